@@ -1,0 +1,1 @@
+//! Shards of partitions, replica streams, hosted groups, the link to the controller.

@@ -1,0 +1,1 @@
+//! A Kafka client, spoken by the command line and the tests.

@@ -1,0 +1,1 @@
+//! Every configuration key, its default, unit and check.

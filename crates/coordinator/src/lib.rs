@@ -1,0 +1,1 @@
+//! One consumer group as a pure state machine, and the records it persists.

@@ -1,0 +1,1 @@
+//! Kafka connections: request, broker call, response.

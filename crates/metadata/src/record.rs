@@ -1,0 +1,163 @@
+//! What has been decided: the records that brokers fold into their image, as KRaft's.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use ottla_types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, TopicId,
+};
+
+/// One decided fact. Each carries the whole new value, so that folding one twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The cluster's id, fixed when the quorum first forms.
+    Cluster {
+        /// 22 characters of URL-safe base64, or what `cluster.id` says.
+        cluster_id: String,
+    },
+    /// A topic exists.
+    Topic {
+        /// Its identity.
+        topic_id: TopicId,
+        /// Its name.
+        name: String,
+    },
+    /// A topic with all its partitions and configs is gone.
+    RemoveTopic {
+        /// The topic.
+        topic_id: TopicId,
+    },
+    /// A partition's new state.
+    Partition {
+        /// The partition.
+        id: PartitionId,
+        /// Its state.
+        state: PartitionRecord,
+    },
+    /// A broker's registration, or a change of it.
+    Broker(BrokerRecord),
+    /// A broker is no longer registered.
+    RemoveBroker {
+        /// The broker.
+        broker_id: BrokerId,
+    },
+    /// A dynamic config was set, or removed with `None`.
+    Config {
+        /// What is configured.
+        resource: ConfigResource,
+        /// The key.
+        key: String,
+        /// The value.
+        value: Option<String>,
+    },
+    /// Producer ids below this one have been handed out.
+    ProducerIds {
+        /// The first id of the next block.
+        next: ProducerId,
+    },
+    /// A finalized feature level; zero removes it.
+    Feature {
+        /// For example `metadata.version`.
+        name: String,
+        /// The level.
+        level: i16,
+    },
+}
+
+/// A partition as the controller has decided it.
+///
+/// # Invariants (C-7)
+/// * `leader` is in `isr` (or was elected from `elr` into it) or `None`.
+/// * `isr` is within `replicas`; `isr` and `elr` share no broker; `replicas` are distinct.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRecord {
+    /// Assigned brokers, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+    /// Committed in-sync replicas.
+    pub isr: Vec<BrokerId>,
+    /// Eligible leader replicas: they left the ISR while it was below min ISR (KIP-966).
+    #[serde(default)]
+    pub elr: Vec<BrokerId>,
+    /// The last leader before ISR and ELR both became empty.
+    #[serde(default)]
+    pub last_known_elr: Vec<BrokerId>,
+    /// Replicas being added by a reassignment.
+    #[serde(default)]
+    pub adding_replicas: Vec<BrokerId>,
+    /// Replicas being removed by a reassignment.
+    #[serde(default)]
+    pub removing_replicas: Vec<BrokerId>,
+    /// Who leads, if anyone can.
+    pub leader: Option<BrokerId>,
+    /// Rises with each election.
+    pub leader_epoch: LeaderEpoch,
+    /// Rises with each change of this record.
+    pub partition_epoch: PartitionEpoch,
+    /// The leader was elected uncleanly and has not reported its log recovered yet.
+    #[serde(default)]
+    pub recovering: bool,
+}
+
+/// How a listener is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecurityProtocol {
+    /// Neither encrypted nor authenticated.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// SASL without TLS.
+    SaslPlaintext,
+    /// SASL over TLS.
+    SaslSsl,
+}
+
+/// One advertised address of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The listener's name, upper case.
+    pub listener: String,
+    /// Host name or address to connect to.
+    pub host: String,
+    /// Port to connect to.
+    pub port: u16,
+    /// How it is secured.
+    pub security: SecurityProtocol,
+}
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRecord {
+    /// `node.id`.
+    pub broker_id: BrokerId,
+    /// The registration's epoch: the index of the command that registered it.
+    pub epoch: BrokerEpoch,
+    /// Drawn anew at each start of the process.
+    pub incarnation: Uuid,
+    /// The log directories' ids; a new one means a new disk.
+    pub directory_ids: Vec<Uuid>,
+    /// Advertised addresses of the Kafka listeners.
+    pub endpoints: Vec<Endpoint>,
+    /// Where other brokers reach its replication service, as `host:port`.
+    pub replication_address: String,
+    /// `broker.rack`.
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// Fenced brokers lead nothing, are in no ISR and are not listed to clients.
+    pub fenced: bool,
+    /// It asked to shut down and takes no new leaderships.
+    #[serde(default)]
+    pub in_controlled_shutdown: bool,
+}
+
+/// What a dynamic config belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ConfigResource {
+    /// A topic, by name.
+    Topic(String),
+    /// One broker.
+    Broker(BrokerId),
+    /// The default of all brokers.
+    ClusterDefault,
+    /// A group, by id.
+    Group(String),
+}

@@ -1,0 +1,3 @@
+//! A Kafka-compatible, replicated event-streaming cluster.
+
+fn main() {}

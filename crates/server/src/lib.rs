@@ -1,0 +1,1 @@
+//! Wiring of roles, listeners, signals and HTTP.

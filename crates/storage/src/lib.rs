@@ -1,0 +1,1 @@
+//! Partition logs on disk, in the layout of Apache Kafka.
