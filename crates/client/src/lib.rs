@@ -1,1 +1,0 @@
-//! A Kafka client, spoken by the command line and the tests.
