@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use ottla_types::{
-    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, PartitionIndex, ProducerId,
-    TopicId,
+    BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, PartitionEpoch, PartitionId, PartitionIndex,
+    ProducerId, TopicId,
 };
 
 use crate::{ConfigResource, Endpoint, PartitionRecord};
@@ -134,8 +134,14 @@ pub struct Registration {
     pub replication_address: String,
     /// `broker.rack`.
     pub rack: Option<String>,
-    /// Data that counted may have been lost since its last life.
+    /// Data that counted may have been lost since its last life: damage below what was
+    /// durable, or a directory that is new.
     pub unclean: bool,
+    /// Set where the machine may have lost power since the broker's last life: what topics in mode
+    /// `page` had not flushed may be gone, those in mode `ack` have lost nothing. Carries the mode
+    /// of a topic whose configs name none.
+    #[serde(default)]
+    pub power_cut: Option<FlushMode>,
     /// Brokers with a live stream.
     pub live: BTreeSet<BrokerId>,
 }

@@ -62,21 +62,29 @@ impl Image {
                     if self.topic_ids.get(&topic.name) == Some(topic_id) {
                         self.topic_ids.remove(&topic.name);
                     }
-                    self.configs.remove(&ConfigResource::Topic(topic.name.clone()));
+                    self.configs
+                        .remove(&ConfigResource::Topic(topic.name.clone()));
                 }
             }
             Record::Partition { id, state } => {
                 if let Some(topic) = self.topics.get_mut(&id.topic_id) {
-                    Arc::make_mut(topic).partitions.insert(id.partition, state.clone());
+                    Arc::make_mut(topic)
+                        .partitions
+                        .insert(id.partition, state.clone());
                 }
             }
             Record::Broker(broker) => {
-                self.brokers.insert(broker.broker_id, Arc::new(broker.clone()));
+                self.brokers
+                    .insert(broker.broker_id, Arc::new(broker.clone()));
             }
             Record::RemoveBroker { broker_id } => {
                 self.brokers.remove(broker_id);
             }
-            Record::Config { resource, key, value } => self.apply_config(resource, key, value),
+            Record::Config {
+                resource,
+                key,
+                value,
+            } => self.apply_config(resource, key, value),
             Record::ProducerIds { next } => self.next_producer_id = *next,
             Record::Feature { name, level: 0 } => {
                 self.features.remove(name);

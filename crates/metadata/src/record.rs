@@ -69,6 +69,7 @@ pub enum Record {
 /// # Invariants (C-7)
 /// * `leader` is in `isr` (or was elected from `elr` into it) or `None`.
 /// * `isr` is within `replicas`; `isr` and `elr` share no broker; `replicas` are distinct.
+/// * Without a leader, `isr` may be one fenced broker, or empty after an unclean restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRecord {
     /// Assigned brokers, the preferred leader first.
@@ -78,7 +79,8 @@ pub struct PartitionRecord {
     /// Eligible leader replicas: they left the ISR while it was below min ISR (KIP-966).
     #[serde(default)]
     pub elr: Vec<BrokerId>,
-    /// The last leader before ISR and ELR both became empty.
+    /// Members that an unclean restart took out of ISR or ELR while nobody led: not
+    /// electable, but the best an operator can ask for once ISR and ELR are both empty.
     #[serde(default)]
     pub last_known_elr: Vec<BrokerId>,
     /// Replicas being added by a reassignment.

@@ -1,0 +1,293 @@
+//! Who is in sync and who leads: the rules on one partition record.
+//!
+//! A change is made on a copy in up to three moves (a replica leaves, the ISR is replaced, a
+//! leader is elected) and then sealed: [`seal`] alone moves the epochs.
+//!
+//! # Invariants
+//! * Everything committed is on each member of ISR and ELR: a member that leaves while the ISR is
+//!   below `min.insync.replicas` holds everything below the high watermark, which stands still
+//!   from then on (P-5, KIP-966).
+//! * The ELR is empty whenever the ISR has `min.insync.replicas` members.
+//! * The only fenced member an ISR can have is its last one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_types::{BrokerId, PartitionId};
+
+use crate::settings::TopicRules;
+use crate::{BrokerRecord, Image, PartitionRecord, TopicImage};
+
+/// Brokers that may be elected: not fenced, not shutting down, with a live stream.
+pub(crate) fn electable(image: &Image, live: &BTreeSet<BrokerId>) -> BTreeSet<BrokerId> {
+    in_service(&image.brokers)
+        .filter(|broker| live.contains(broker))
+        .collect()
+}
+
+/// Brokers that may start in the ISR of a new partition, which has nothing to lose yet: as
+/// [`electable`], but where no stream is known of, every broker in service.
+pub(crate) fn startable(image: &Image, live: &BTreeSet<BrokerId>) -> BTreeSet<BrokerId> {
+    if live.is_empty() {
+        in_service(&image.brokers).collect()
+    } else {
+        electable(image, live)
+    }
+}
+
+fn in_service(brokers: &BTreeMap<BrokerId, Arc<BrokerRecord>>) -> impl Iterator<Item = BrokerId> {
+    let serving = |broker: &&Arc<BrokerRecord>| !broker.fenced && !broker.in_controlled_shutdown;
+    brokers
+        .values()
+        .filter(serving)
+        .map(|broker| broker.broker_id)
+}
+
+/// Works out a change for every partition that it concerns; one pass over the cluster.
+pub(crate) fn revise(
+    image: &Image,
+    concerns: impl Fn(&PartitionRecord) -> bool,
+    change: impl Fn(&TopicImage, &TopicRules, &mut PartitionRecord),
+) -> Vec<(PartitionId, PartitionRecord)> {
+    let mut changed = Vec::new();
+    for topic in image.topics.values() {
+        let mut rules = None;
+        for (&partition, record) in topic
+            .partitions
+            .iter()
+            .filter(|(_, record)| concerns(record))
+        {
+            let rules = *rules.get_or_insert_with(|| image.topic_rules(&topic.name));
+            let mut next = record.clone();
+            change(topic, &rules, &mut next);
+            if let Some(next) = seal(record, next) {
+                changed.push((
+                    PartitionId {
+                        topic_id: topic.topic_id,
+                        partition,
+                    },
+                    next,
+                ));
+            }
+        }
+    }
+    changed
+}
+
+/// Moves the epochs of a changed record (C-6); `None` where nothing changed.
+pub(crate) fn seal(
+    before: &PartitionRecord,
+    mut after: PartitionRecord,
+) -> Option<PartitionRecord> {
+    if *before == after {
+        return None;
+    }
+    if before.leader != after.leader {
+        after.leader_epoch = before.leader_epoch.next();
+    }
+    after.partition_epoch = before.partition_epoch.next();
+    Some(after)
+}
+
+/// A replica stops with its log intact: it leaves the ISR where others remain, and leads no more.
+/// The last member stays: it is the one that is known to hold everything.
+pub(crate) fn leave(record: &mut PartitionRecord, broker: BrokerId, min_isr: usize) {
+    if record.leader == Some(broker) {
+        record.leader = None;
+    }
+    if record.isr.len() > 1 && record.isr.contains(&broker) {
+        let isr = record
+            .isr
+            .iter()
+            .copied()
+            .filter(|&member| member != broker)
+            .collect();
+        replace_isr(record, isr, min_isr);
+    }
+}
+
+/// A replica may have lost what it had: whatever it was part of, it is no more (R-14, B-4).
+/// Where nobody is left to lead, it is remembered as last known.
+pub(crate) fn leave_unclean(record: &mut PartitionRecord, broker: BrokerId) {
+    if record.leader == Some(broker) {
+        record.leader = None;
+    }
+    let counted = record.isr.contains(&broker) || record.elr.contains(&broker);
+    record.isr.retain(|&member| member != broker);
+    record.elr.retain(|&member| member != broker);
+    if counted && record.leader.is_none() && !record.last_known_elr.contains(&broker) {
+        record.last_known_elr.push(broker);
+        sort_by_assignment(&record.replicas, &mut record.last_known_elr);
+    }
+}
+
+/// Puts a new ISR in place. Who leaves it while it is below min ISR becomes an eligible leader
+/// replica; with enough members there are none.
+pub(crate) fn replace_isr(record: &mut PartitionRecord, isr: Vec<BrokerId>, min_isr: usize) {
+    let former = std::mem::replace(&mut record.isr, isr);
+    sort_by_assignment(&record.replicas, &mut record.isr);
+    for broker in former {
+        if !record.elr.contains(&broker) {
+            record.elr.push(broker);
+        }
+    }
+    record.elr.retain(|broker| !record.isr.contains(broker));
+    sort_by_assignment(&record.replicas, &mut record.elr);
+    forget_elr_if_enough(record, min_isr);
+}
+
+/// Drops the ELR once the ISR suffices: from here on records are committed without it.
+pub(crate) fn forget_elr_if_enough(record: &mut PartitionRecord, min_isr: usize) {
+    if record.isr.len() >= min_isr {
+        record.elr.clear();
+    }
+}
+
+/// Elects a leader for a partition that has none: in assignment order the first of the ISR, else
+/// the first of the ELR, else, if that is allowed, any replica. Leaves it without one where
+/// nobody qualifies.
+pub(crate) fn elect(
+    record: &mut PartitionRecord,
+    electable: &BTreeSet<BrokerId>,
+    min_isr: usize,
+    unclean: bool,
+) {
+    if record.leader.is_some() {
+        return;
+    }
+    let first_of = |members: &[BrokerId]| {
+        let qualifies = |broker: &&BrokerId| members.contains(broker) && electable.contains(broker);
+        record.replicas.iter().find(qualifies).copied()
+    };
+    if let Some(leader) = first_of(&record.isr) {
+        record.leader = Some(leader);
+    } else if let Some(leader) = first_of(&record.elr) {
+        record.leader = Some(leader);
+        replace_isr(record, vec![leader], min_isr);
+    } else if unclean {
+        let last_known = first_of(&record.last_known_elr);
+        let Some(leader) = last_known.or_else(|| first_of(&record.replicas)) else {
+            return;
+        };
+        // Its log is the truth now: nobody else is known to agree with it.
+        record.leader = Some(leader);
+        record.isr = vec![leader];
+        record.elr.clear();
+        record.recovering = true;
+    } else {
+        return;
+    }
+    record.last_known_elr.clear();
+}
+
+fn sort_by_assignment(replicas: &[BrokerId], members: &mut [BrokerId]) {
+    members.sort_by_key(|member| replicas.iter().position(|replica| replica == member));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_types::{LeaderEpoch, PartitionEpoch};
+
+    fn brokers(ids: &[i32]) -> Vec<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    fn set(ids: &[i32]) -> BTreeSet<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    fn partition(isr: &[i32], elr: &[i32], leader: Option<i32>) -> PartitionRecord {
+        PartitionRecord {
+            replicas: brokers(&[1, 2, 3]),
+            isr: brokers(isr),
+            elr: brokers(elr),
+            last_known_elr: Vec::new(),
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            leader: leader.map(BrokerId),
+            leader_epoch: LeaderEpoch::ZERO,
+            partition_epoch: PartitionEpoch::ZERO,
+            recovering: false,
+        }
+    }
+
+    #[test]
+    fn who_leaves_below_min_isr_stays_eligible() {
+        let mut record = partition(&[1, 2, 3], &[], Some(1));
+        leave(&mut record, BrokerId(3), 2);
+        assert_eq!(
+            (&record.isr, &record.elr),
+            (&brokers(&[1, 2]), &brokers(&[]))
+        );
+        leave(&mut record, BrokerId(2), 2);
+        assert_eq!((&record.isr, &record.elr), (&brokers(&[1]), &brokers(&[2])));
+        leave(&mut record, BrokerId(1), 2);
+        assert_eq!((&record.isr, &record.elr), (&brokers(&[1]), &brokers(&[2])));
+        assert_eq!(record.leader, None);
+    }
+
+    #[test]
+    fn the_isr_is_asked_before_the_elr() {
+        let mut record = partition(&[3], &[1, 2], None);
+        elect(&mut record, &set(&[1, 2, 3]), 2, false);
+        assert_eq!(record.leader, Some(BrokerId(3)));
+        assert_eq!(
+            (&record.isr, &record.elr),
+            (&brokers(&[3]), &brokers(&[1, 2]))
+        );
+    }
+
+    #[test]
+    fn an_eligible_replica_leads_where_the_last_in_sync_one_cannot() {
+        let mut record = partition(&[3], &[2], None);
+        elect(&mut record, &set(&[1, 2]), 2, false);
+        assert_eq!(record.leader, Some(BrokerId(2)));
+        // The former last one holds everything committed too.
+        assert_eq!((&record.isr, &record.elr), (&brokers(&[2]), &brokers(&[3])));
+        assert!(!record.recovering);
+    }
+
+    #[test]
+    fn an_unclean_leader_makes_everybody_else_doubtful() {
+        let mut record = partition(&[3], &[2], None);
+        elect(&mut record, &set(&[1]), 2, false);
+        assert_eq!(record.leader, None);
+        elect(&mut record, &set(&[1]), 2, true);
+        assert_eq!(record.leader, Some(BrokerId(1)));
+        assert_eq!((&record.isr, &record.elr), (&brokers(&[1]), &brokers(&[])));
+        assert!(record.recovering);
+    }
+
+    #[test]
+    fn an_unclean_restart_of_the_last_one_leaves_a_memory_and_no_candidate() {
+        let mut record = partition(&[3], &[], None);
+        leave_unclean(&mut record, BrokerId(3));
+        assert!(record.isr.is_empty() && record.elr.is_empty());
+        assert_eq!(record.last_known_elr, brokers(&[3]));
+        elect(&mut record, &set(&[1, 2, 3]), 2, false);
+        assert_eq!(record.leader, None);
+        // Asked to take a loss, the last known one is the least bad choice.
+        elect(&mut record, &set(&[1, 2, 3]), 2, true);
+        assert_eq!(record.leader, Some(BrokerId(3)));
+        assert!(record.last_known_elr.is_empty());
+    }
+
+    #[test]
+    fn only_a_new_leader_moves_the_leader_epoch() {
+        let before = partition(&[1, 2, 3], &[], Some(1));
+        assert_eq!(seal(&before, before.clone()), None);
+        let mut shrunk = before.clone();
+        leave(&mut shrunk, BrokerId(3), 2);
+        let shrunk = seal(&before, shrunk).unwrap();
+        assert_eq!(
+            (shrunk.leader_epoch.get(), shrunk.partition_epoch.get()),
+            (0, 1)
+        );
+        let mut led = shrunk.clone();
+        leave(&mut led, BrokerId(1), 2);
+        elect(&mut led, &set(&[2]), 2, false);
+        let led = seal(&shrunk, led).unwrap();
+        assert_eq!((led.leader_epoch.get(), led.partition_epoch.get()), (1, 2));
+    }
+}
