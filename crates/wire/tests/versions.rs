@@ -1,0 +1,409 @@
+//! Every advertised version of every request decodes to what a client encoded, byte for byte, and
+//! damage to its bytes ends in an error or another request, never in a panic or a huge allocation.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::*,
+    protocol::{Decodable, Encodable, Request, StrBytes},
+};
+use ottla_wire::{Api, ProduceRequest as OurProduceRequest, decode_request};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
+
+fn name(name: &'static str) -> TopicName {
+    TopicName(text(name))
+}
+
+fn group() -> GroupId {
+    GroupId(text("group"))
+}
+
+fn opt(set: bool, value: &'static str) -> Option<StrBytes> {
+    set.then(|| text(value))
+}
+
+/// Encodes a request with the generated encoder, decodes it with ours, and gives its bytes.
+fn round_trip<R: Request + PartialEq + std::fmt::Debug>(
+    api: Api,
+    version: i16,
+    request: &R,
+) -> Bytes {
+    let mut body = BytesMut::new();
+    request.encode(&mut body, version).unwrap();
+    let body = body.freeze();
+    let decoded: R = decode_request(api, version, body.clone())
+        .unwrap_or_else(|error| panic!("{} {version}: {error}", api.name()));
+    let mut again = BytesMut::new();
+    decoded.encode(&mut again, version).unwrap();
+    assert_eq!(body, again, "{} {version}", api.name());
+    let mut longer = BytesMut::from(&body[..]);
+    longer.extend_from_slice(b"\0");
+    assert!(decode_request::<R>(api, version, longer.freeze()).is_err(), "trailing byte");
+    body
+}
+
+fn decodes(api: Api, version: i16, body: Bytes) -> bool {
+    fn run<R: Request + Decodable>(api: Api, version: i16, body: Bytes) -> bool {
+        decode_request::<R>(api, version, body).is_ok()
+    }
+    match api {
+        Api::Produce => OurProduceRequest::decode(BytesMut::from(&body[..]), version).is_ok(),
+        Api::Fetch => run::<FetchRequest>(api, version, body),
+        Api::ListOffsets => run::<ListOffsetsRequest>(api, version, body),
+        Api::Metadata => run::<MetadataRequest>(api, version, body),
+        Api::OffsetCommit => run::<OffsetCommitRequest>(api, version, body),
+        Api::OffsetFetch => run::<OffsetFetchRequest>(api, version, body),
+        Api::FindCoordinator => run::<FindCoordinatorRequest>(api, version, body),
+        Api::JoinGroup => run::<JoinGroupRequest>(api, version, body),
+        Api::Heartbeat => run::<HeartbeatRequest>(api, version, body),
+        Api::LeaveGroup => run::<LeaveGroupRequest>(api, version, body),
+        Api::SyncGroup => run::<SyncGroupRequest>(api, version, body),
+        Api::DescribeGroups => run::<DescribeGroupsRequest>(api, version, body),
+        Api::ListGroups => run::<ListGroupsRequest>(api, version, body),
+        Api::ApiVersions => run::<ApiVersionsRequest>(api, version, body),
+        Api::CreateTopics => run::<CreateTopicsRequest>(api, version, body),
+        Api::DeleteTopics => run::<DeleteTopicsRequest>(api, version, body),
+        Api::InitProducerId => run::<InitProducerIdRequest>(api, version, body),
+        Api::OffsetForLeaderEpoch => run::<OffsetForLeaderEpochRequest>(api, version, body),
+        Api::DescribeConfigs => run::<DescribeConfigsRequest>(api, version, body),
+        Api::CreatePartitions => run::<CreatePartitionsRequest>(api, version, body),
+        Api::IncrementalAlterConfigs => run::<IncrementalAlterConfigsRequest>(api, version, body),
+        Api::DescribeCluster => run::<DescribeClusterRequest>(api, version, body),
+    }
+}
+
+/// A request of this version with every field and array filled, as bytes that decoded well.
+fn sample(api: Api, v: i16) -> Bytes {
+    let ids = || vec![BrokerId(1), BrokerId(2)];
+    match api {
+        Api::Produce => produce(v),
+        Api::Fetch => round_trip(api, v, &fetch(v)),
+        Api::ListOffsets => {
+            use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+            let partition = ListOffsetsPartition::default().with_partition_index(3);
+            let topic = ListOffsetsTopic::default()
+                .with_name(name("t"))
+                .with_partitions(vec![partition.clone().with_timestamp(-2), partition]);
+            round_trip(api, v, &ListOffsetsRequest::default().with_topics(vec![topic]))
+        }
+        Api::Metadata => {
+            let topic = metadata_request::MetadataRequestTopic::default().with_name(Some(name("t")));
+            let mut request = MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic]));
+            if v >= 8 {
+                request.include_topic_authorized_operations = true;
+            }
+            if v >= 1 {
+                round_trip(api, v, &MetadataRequest::default().with_topics(None));
+            }
+            round_trip(api, v, &request)
+        }
+        Api::OffsetCommit => {
+            use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+            let partition = OffsetCommitRequestPartition::default()
+                .with_committed_offset(7)
+                .with_committed_metadata(opt(true, "meta"));
+            let topic = OffsetCommitRequestTopic::default()
+                .with_name(name("t"))
+                .with_partitions(vec![partition.clone(), partition]);
+            let request = OffsetCommitRequest::default()
+                .with_group_id(group())
+                .with_member_id(text("member"))
+                .with_group_instance_id(opt(v >= 7, "instance"))
+                .with_topics(vec![topic]);
+            round_trip(api, v, &request)
+        }
+        Api::OffsetFetch => round_trip(api, v, &offset_fetch(v)),
+        Api::FindCoordinator => {
+            let request = if v >= 4 {
+                FindCoordinatorRequest::default().with_coordinator_keys(vec![text("a"), text("b")])
+            } else {
+                FindCoordinatorRequest::default().with_key(text("a"))
+            };
+            round_trip(api, v, &request)
+        }
+        Api::JoinGroup => {
+            let protocol = join_group_request::JoinGroupRequestProtocol::default()
+                .with_name(text("range"))
+                .with_metadata(Bytes::from_static(b"subscription"));
+            let request = JoinGroupRequest::default()
+                .with_group_id(group())
+                .with_group_instance_id(opt(v >= 5, "instance"))
+                .with_reason(opt(v >= 8, "why"))
+                .with_protocols(vec![protocol.clone(), protocol]);
+            round_trip(api, v, &request)
+        }
+        Api::Heartbeat => {
+            let request = HeartbeatRequest::default()
+                .with_group_id(group())
+                .with_group_instance_id(opt(v >= 3, "instance"));
+            round_trip(api, v, &request)
+        }
+        Api::LeaveGroup => {
+            let request = if v >= 3 {
+                let member = leave_group_request::MemberIdentity::default()
+                    .with_member_id(text("member"))
+                    .with_reason(opt(v >= 5, "why"));
+                LeaveGroupRequest::default().with_members(vec![member.clone(), member])
+            } else {
+                LeaveGroupRequest::default().with_member_id(text("member"))
+            };
+            round_trip(api, v, &request.with_group_id(group()))
+        }
+        Api::SyncGroup => {
+            let assignment = sync_group_request::SyncGroupRequestAssignment::default()
+                .with_member_id(text("member"))
+                .with_assignment(Bytes::from_static(b"assignment"));
+            let request = SyncGroupRequest::default()
+                .with_group_id(group())
+                .with_group_instance_id(opt(v >= 3, "instance"))
+                .with_protocol_type(opt(v >= 5, "consumer"))
+                .with_protocol_name(opt(v >= 5, "range"))
+                .with_assignments(vec![assignment.clone(), assignment]);
+            round_trip(api, v, &request)
+        }
+        Api::DescribeGroups => {
+            let request = DescribeGroupsRequest::default().with_groups(vec![group(), group()]);
+            round_trip(api, v, &request.with_include_authorized_operations(v >= 3))
+        }
+        Api::ListGroups => {
+            let mut request = ListGroupsRequest::default();
+            if v >= 4 {
+                request.states_filter = vec![text("Stable")];
+            }
+            if v >= 5 {
+                request.types_filter = vec![text("classic"), text("consumer")];
+            }
+            round_trip(api, v, &request)
+        }
+        Api::ApiVersions => {
+            let mut request = ApiVersionsRequest::default();
+            if v >= 3 {
+                request.client_software_name = text("client");
+                request.client_software_version = text("1.0");
+            }
+            round_trip(api, v, &request)
+        }
+        Api::CreateTopics => {
+            use create_topics_request::*;
+            let assignment = CreatableReplicaAssignment::default().with_broker_ids(ids());
+            let config = CreatableTopicConfig::default().with_name(text("k"));
+            let topic = CreatableTopic::default()
+                .with_name(name("t"))
+                .with_assignments(vec![assignment.clone(), assignment])
+                .with_configs(vec![config.clone().with_value(opt(true, "v")), config]);
+            round_trip(api, v, &CreateTopicsRequest::default().with_topics(vec![topic.clone(), topic]))
+        }
+        Api::DeleteTopics => {
+            let request = if v >= 6 {
+                let topic = delete_topics_request::DeleteTopicState::default();
+                let by_name = topic.clone().with_name(Some(name("t")));
+                let by_id = topic.with_topic_id(Uuid::from_u128(7)).with_name(None);
+                DeleteTopicsRequest::default().with_topics(vec![by_name, by_id])
+            } else {
+                DeleteTopicsRequest::default().with_topic_names(vec![name("a"), name("b")])
+            };
+            round_trip(api, v, &request)
+        }
+        Api::InitProducerId => {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(Some(TransactionalId(text("txn"))));
+            round_trip(api, v, &request)
+        }
+        Api::OffsetForLeaderEpoch => {
+            use offset_for_leader_epoch_request::*;
+            let partition = OffsetForLeaderPartition::default().with_leader_epoch(3);
+            let topic = OffsetForLeaderTopic::default()
+                .with_topic(name("t"))
+                .with_partitions(vec![partition.clone(), partition]);
+            round_trip(api, v, &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]))
+        }
+        Api::DescribeConfigs => {
+            let resource = describe_configs_request::DescribeConfigsResource::default()
+                .with_resource_name(text("t"))
+                .with_resource_type(2);
+            let all = resource.clone().with_configuration_keys(None);
+            let some = resource.with_configuration_keys(Some(vec![text("a"), text("b")]));
+            let request = DescribeConfigsRequest::default().with_resources(vec![all, some]);
+            round_trip(api, v, &request)
+        }
+        Api::CreatePartitions => {
+            use create_partitions_request::*;
+            let assignment = CreatePartitionsAssignment::default().with_broker_ids(ids());
+            let topic = CreatePartitionsTopic::default().with_name(name("t"));
+            let some = topic.clone().with_assignments(Some(vec![assignment.clone(), assignment]));
+            let none = topic.with_assignments(None);
+            let request = CreatePartitionsRequest::default().with_topics(vec![some, none]);
+            round_trip(api, v, &request)
+        }
+        Api::IncrementalAlterConfigs => {
+            use incremental_alter_configs_request::*;
+            let config = AlterableConfig::default().with_name(text("k"));
+            let set = config.clone().with_value(opt(true, "v"));
+            let resource = AlterConfigsResource::default()
+                .with_resource_name(text("t"))
+                .with_configs(vec![set, config.with_value(None)]);
+            let request = IncrementalAlterConfigsRequest::default();
+            round_trip(api, v, &request.with_resources(vec![resource.clone(), resource]))
+        }
+        Api::DescribeCluster => round_trip(api, v, &DescribeClusterRequest::default()),
+    }
+}
+
+fn produce(v: i16) -> Bytes {
+    use produce_request::{PartitionProduceData, TopicProduceData};
+    let partition = PartitionProduceData::default()
+        .with_records(Some(Bytes::from_static(b"records")));
+    let mut topic = TopicProduceData::default().with_partition_data(vec![partition.clone(), partition]);
+    if v >= 13 {
+        topic.topic_id = Uuid::from_u128(7);
+    } else {
+        topic.name = name("t");
+    }
+    let mut body = BytesMut::new();
+    let request = ProduceRequest::default().with_topic_data(vec![topic.clone(), topic]);
+    request.encode(&mut body, v).unwrap();
+    assert!(OurProduceRequest::decode(body.clone(), v).is_ok());
+    body.freeze()
+}
+
+fn fetch(v: i16) -> FetchRequest {
+    use fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+    let mut partition = FetchPartition::default().with_partition(1).with_fetch_offset(9);
+    if v >= 17 {
+        partition.replica_directory_id = Uuid::from_u128(5);
+    }
+    if v >= 18 {
+        partition.high_watermark = 17;
+    }
+    let mut topic = FetchTopic::default().with_partitions(vec![partition.clone(), partition]);
+    let mut forgotten = ForgottenTopic::default().with_partitions(vec![1, 2, 3]);
+    if v >= 13 {
+        topic.topic_id = Uuid::from_u128(7);
+        forgotten.topic_id = Uuid::from_u128(8);
+    } else {
+        topic.topic = name("t");
+        forgotten.topic = name("f");
+    }
+    let mut request = FetchRequest::default().with_topics(vec![topic.clone(), topic]);
+    if v >= 7 {
+        request.forgotten_topics_data = vec![forgotten];
+    }
+    if v >= 11 {
+        request.rack_id = text("rack");
+    }
+    if v >= 12 {
+        request.cluster_id = opt(true, "cluster");
+    }
+    if v >= 15 {
+        request.replica_state = ReplicaState::default().with_replica_id(BrokerId(3));
+    }
+    request
+}
+
+fn offset_fetch(v: i16) -> OffsetFetchRequest {
+    use offset_fetch_request::*;
+    if v < 8 {
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(name("t"))
+            .with_partition_indexes(vec![1, 2]);
+        return OffsetFetchRequest::default()
+            .with_group_id(group())
+            .with_require_stable(v >= 7)
+            .with_topics(Some(vec![topic.clone(), topic]));
+    }
+    let topic =
+        OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![1, 2]);
+    let all = OffsetFetchRequestGroup::default()
+        .with_group_id(group())
+        .with_member_id(opt(v >= 9, "member"))
+        .with_topics(None);
+    let some = all.clone().with_topics(Some(vec![topic.clone(), topic]));
+    OffsetFetchRequest::default().with_groups(vec![all, some])
+}
+
+fn every_version() -> impl Iterator<Item = (Api, i16)> {
+    Api::ALL
+        .iter()
+        .flat_map(|api| (api.versions().min..=api.versions().max).map(move |version| (*api, version)))
+}
+
+#[test]
+fn every_version_decodes_what_a_client_encodes() {
+    for (api, version) in every_version() {
+        let body = sample(api, version);
+        assert!(decodes(api, version, body), "{} {version}", api.name());
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    for (api, version) in every_version() {
+        let body = sample(api, version);
+        for len in 0..body.len() {
+            assert!(!decodes(api, version, body.slice(..len)), "{} {version} {len}", api.name());
+        }
+    }
+}
+
+/// wherever a length stands, a huge one is refused before anything is reserved for it.
+#[test]
+fn huge_lengths_anywhere_are_survived() {
+    for (api, version) in every_version() {
+        let body = sample(api, version);
+        for huge in [&[0x7f, 0xff, 0xff, 0xff][..], &[0x80, 0, 0, 0], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+            for at in 0..body.len() {
+                let mut bytes = body.to_vec();
+                let end = (at + huge.len()).min(bytes.len());
+                bytes.splice(at..end, huge.iter().copied());
+                decodes(api, version, bytes.clone().into());
+                bytes.truncate(at + huge.len());
+                decodes(api, version, bytes.into());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn noise_is_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for (api, version) in every_version() {
+            decodes(api, version, body.clone().into());
+        }
+    }
+
+    #[test]
+    fn damage_is_survived(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        for (api, version) in every_version() {
+            let mut body = sample(api, version).to_vec();
+            if !body.is_empty() {
+                let at = at.index(body.len());
+                body[at] = byte;
+                decodes(api, version, body.into());
+            }
+        }
+    }
+}
+
+#[test]
+fn elements_and_tags_are_bounded_by_the_size_of_the_request() {
+    // DescribeGroups 5: a compact array of compact strings, all empty.
+    let mut many = vec![0x81, 0xb5, 0x18]; // 400 000 elements.
+    many.resize(3 + 400_000, 1);
+    many.extend_from_slice(&[0, 0]);
+    assert!(!decodes(Api::DescribeGroups, 5, many.into()));
+    // Heartbeat 4 with 20 000 unknown tags.
+    let mut body = BytesMut::new();
+    HeartbeatRequest::default().encode(&mut body, 4).unwrap();
+    let mut tags = body[..body.len() - 1].to_vec();
+    tags.extend_from_slice(&[0xa0, 0x9c, 0x01]);
+    for _ in 0..20_000 {
+        tags.extend_from_slice(&[9, 0]);
+    }
+    assert!(!decodes(Api::Heartbeat, 4, tags.into()));
+}
