@@ -1,3 +1,39 @@
-//! Checks of the workspace itself.
+//! Checks of the workspace itself: `cargo xtask tidy`, and the generated page: `cargo xtask docs`.
 
-fn main() {}
+mod docs;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Checks of the workspace itself")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Crate edges, file lengths, file heads and unsafe code against their tables.
+    Tidy,
+    /// Writes docs/configuration.md from the tables of keys.
+    Docs {
+        /// Only says whether it is up to date.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Tidy => tidy::run(),
+        Command::Docs { check } => docs::run(check),
+    }
+}
+
+/// The root of the workspace, wherever cargo was started.
+fn root() -> std::path::PathBuf {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
