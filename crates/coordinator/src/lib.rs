@@ -43,3 +43,6 @@ pub use request::{
 };
 pub use subscription::subscribed_topics;
 
+
+#[cfg(test)]
+mod scenarios;

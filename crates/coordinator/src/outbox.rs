@@ -100,8 +100,10 @@ impl Outbox {
         self.pending.remove(&token)
     }
 
-    /// Everything pending, oldest first; later outcomes of it will be ignored.
+    /// Everything pending, oldest first; nothing of it will be appended any more, and later
+    /// outcomes of it will be ignored.
     pub(crate) fn drop_pending(&mut self) -> Vec<Purpose> {
+        self.effects.retain(|effect| matches!(effect, Effect::Reply(..)));
         std::mem::take(&mut self.pending).into_values().collect()
     }
 

@@ -67,7 +67,7 @@ impl Group {
             member.park_sync(token, out);
         }
         // One assignment a generation: a leader that repeats itself waits for the first (G-3).
-        if !self.is_leader(&request.member_id) || self.assigning.is_some() {
+        if !self.is_leader(&request.member_id) {
             return;
         }
         let given: BTreeMap<&String, &Bytes> =
