@@ -1,0 +1,210 @@
+//! When this controller stands for election, and how it shows itself alive as leader.
+//!
+//! openraft's own timers are off: it waits a lease plus a timeout drawn once per process. Here a
+//! follower stands when the lease has ended, after a short random wait, which is shorter still
+//! when the leader's process is known to have died; and only once a majority has said that it
+//! would vote for it (a pre-vote), so that a controller that cannot be heard, or cannot hear,
+//! does not raise terms (P-19, F-3).
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use rand::Rng;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+use crate::{
+    config::QuorumTiming,
+    contact::Contact,
+    peers::{Dial, Peers, dial},
+    raft::{PreVoteReply, PreVoteRequest, Quorum, QuorumState, ReplicaKey, Role, decode_body},
+};
+
+/// Random wait before standing when the leader is known to be gone.
+const JITTER_LEADER_GONE: Duration = Duration::from_millis(40);
+/// Pause before the stream to the leader is opened again.
+const WATCH_RETRY: Duration = Duration::from_millis(50);
+/// A local or nearby process that does not accept within this time says nothing.
+const DIAL_LIMIT: Duration = Duration::from_millis(200);
+
+/// Decides when to stand.
+pub(crate) struct Elections {
+    pub(crate) quorum: Arc<Quorum>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) timing: QuorumTiming,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Elections {
+    /// As leader, sends heartbeats.
+    pub(crate) async fn send_heartbeats(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(self.timing.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if self.quorum.state().role == Role::Leader {
+                self.quorum.heartbeat().await;
+            }
+        }
+    }
+
+    /// Stands for election whenever there is no leader.
+    pub(crate) async fn stand(self: Arc<Self>) {
+        let mut changes = self.quorum.changes();
+        let mut not_before = Instant::now();
+        loop {
+            let state = changes.borrow_and_update().clone();
+            let alone = state.all_voters() == BTreeSet::from([self.quorum.me()]);
+            let may_stand = matches!(state.role, Role::Follower | Role::Candidate)
+                && state.is_voter(self.quorum.me());
+            let at = if alone { not_before } else { self.stand_at().max(not_before) };
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(at), if may_stand => {}
+                () = self.contact.changed(), if may_stand => continue,
+                changed = changes.changed() => {
+                    if changed.is_err() { return }
+                    continue;
+                }
+            }
+            if !alone && self.contact.binds() {
+                continue; // A leader was heard while waiting.
+            }
+            not_before = self.campaign(&state).await;
+        }
+    }
+
+    /// The lease's end and a random wait.
+    fn stand_at(&self) -> Instant {
+        let (lease_end, gone) = self.contact.ends();
+        let jitter = if gone { JITTER_LEADER_GONE } else { self.timing.election_jitter };
+        lease_end + random(jitter)
+    }
+
+    /// Asks for a pre-vote and, given a majority, stands. Tells when to try again at the
+    /// earliest.
+    async fn campaign(&self, state: &QuorumState) -> Instant {
+        if self.pre_vote(state).await {
+            tracing::info!(term = state.term + 1, "standing for election");
+            self.quorum.elect().await;
+            return Instant::now() + self.timing.vote_timeout + random(self.timing.election_jitter);
+        }
+        Instant::now() + self.timing.heartbeat + random(self.timing.election_jitter)
+    }
+
+    async fn pre_vote(&self, state: &QuorumState) -> bool {
+        let mut granted = BTreeSet::from([self.quorum.me()]);
+        let body = ottla_metadata::encode(&PreVoteRequest { last_log_id: state.last_log });
+        let mut calls: FuturesUnordered<_> = state
+            .all_voters()
+            .into_iter()
+            .filter(|voter| *voter != self.quorum.me())
+            .map(|voter| self.ask(voter, body.clone()))
+            .collect();
+        while !state.is_majority(&granted) {
+            match calls.next().await {
+                Some(Some(voter)) => granted.insert(voter),
+                Some(None) => continue,
+                None => return false,
+            };
+        }
+        true
+    }
+
+    async fn ask(&self, voter: ReplicaKey, body: Vec<u8>) -> Option<ReplicaKey> {
+        let mut client = self.peers.client(voter.node_id)?;
+        let request = Request::new(self.peers.envelope(voter, body));
+        let call = tokio::time::timeout(self.timing.vote_timeout, client.pre_vote(request));
+        let reply = call.await.ok()?.ok()?.into_inner();
+        let reply: PreVoteReply = decode_body(&reply.body).ok()?;
+        reply.granted.then_some(voter)
+    }
+
+    /// As follower, keeps a stream open to the leader: its end, and a refused connection after
+    /// it, say that the leader's process is gone.
+    pub(crate) async fn watch_leader(self: Arc<Self>) {
+        let mut changes = self.quorum.changes();
+        loop {
+            let leader = changes.borrow_and_update().leader;
+            let watching = async {
+                match leader {
+                    Some(leader) if leader != self.quorum.me() => self.watch(leader).await,
+                    Some(_) | None => std::future::pending().await,
+                }
+            };
+            tokio::pin!(watching);
+            loop {
+                tokio::select! {
+                    () = self.shutdown.cancelled() => return,
+                    () = &mut watching => break,
+                    changed = changes.changed() => {
+                        if changed.is_err() { return }
+                        if changes.borrow_and_update().leader != leader { break }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns when the stream has ended, after a pause.
+    async fn watch(&self, leader: ReplicaKey) {
+        if let Some(mut client) = self.peers.client(leader.node_id) {
+            let request = Request::new(self.peers.envelope(leader, Vec::new()));
+            if let Ok(stream) = client.watch(request).await {
+                let mut stream = stream.into_inner();
+                while let Ok(Some(_)) = stream.message().await {}
+            }
+            if let Some(address) = self.peers.address(leader.node_id)
+                && dial(&address, DIAL_LIMIT).await == Dial::Refused
+            {
+                tracing::info!(%leader, "the leader's process is gone");
+                self.contact.gone(leader);
+            }
+        }
+        tokio::time::sleep(WATCH_RETRY).await;
+    }
+
+    /// As leader that stops, asks the follower with the highest id among the most advanced to
+    /// take over. openraft's own lease would make the others refuse it: they are asked to stand
+    /// first, which ends their lease, and the highest id wins among equal terms.
+    pub(crate) async fn resign(&self) {
+        let state = self.quorum.state();
+        if state.role != Role::Leader {
+            return;
+        }
+        let mut others: Vec<_> = state
+            .all_voters()
+            .into_iter()
+            .filter(|voter| *voter != self.quorum.me())
+            .map(|voter| (state.matched.get(&voter).copied().flatten(), voter))
+            .collect();
+        others.sort_unstable();
+        if let Some((best, _)) = others.last().copied() {
+            // Those behind cannot win; among the others the highest id stands last.
+            others.retain(|(matched, _)| *matched == best);
+        }
+        for (_, voter) in others {
+            let Some(mut client) = self.peers.client(voter.node_id) else { continue };
+            let request = Request::new(self.peers.envelope(voter, Vec::new()));
+            let call = tokio::time::timeout(self.timing.vote_timeout, client.take_over(request));
+            if !matches!(call.await, Ok(Ok(_))) {
+                tracing::debug!(%voter, "could not ask to take over");
+            }
+        }
+        let mut changes = self.quorum.changes();
+        let successor = changes.wait_for(|state| {
+            state.leader.is_some_and(|leader| leader != self.quorum.me())
+        });
+        let waited = tokio::time::timeout(self.timing.lease, successor).await;
+        tracing::info!(successor = waited.is_ok(), "leadership given up");
+    }
+}
+
+fn random(limit: Duration) -> Duration {
+    limit.mul_f64(rand::rng().random_range(0.0..1.0))
+}

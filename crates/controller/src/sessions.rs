@@ -1,0 +1,347 @@
+//! Who of the brokers is alive, as the active controller sees it.
+//!
+//! Pure: facts come in with their time, [`Sessions::due`] says what to propose.
+//!
+//! # Invariants
+//! * Nobody is fenced for silence before a full session under this controller (C-9); a stream
+//!   that broke and did not come back within the grace is not silence, nor is an address that
+//!   refuses connections for the whole grace.
+//! * Only messages of the registered incarnation count (C-8).
+//! * One proposal per broker is under way at a time.
+
+mod driver;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use ottla_metadata::{BrokerRecord, Image};
+use ottla_types::{BrokerEpoch, BrokerId};
+use uuid::Uuid;
+
+pub(crate) use driver::{SessionHub, Standing};
+
+/// How long after activation proposals that elect leaders wait for brokers to connect.
+const SETTLE_LIMIT: Duration = Duration::from_millis(500);
+/// Pause before a shutdown that could not complete, or a refused proposal, is proposed again.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// What must be proposed for a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It is gone.
+    Fence(Gone),
+    /// It is ready, or its return lets a partition be led.
+    Unfence,
+    /// It wants to stop.
+    BeginShutdown,
+}
+
+/// Why a broker counts as gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Its stream broke and did not come back.
+    StreamBroke,
+    /// Its address refuses connections.
+    Refused,
+    /// It has not been heard from.
+    Silent,
+}
+
+/// An action for one registration of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) broker_id: BrokerId,
+    pub(crate) broker_epoch: BrokerEpoch,
+    pub(crate) action: Action,
+}
+
+/// One heartbeat.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat {
+    pub(crate) metadata_index: u64,
+    pub(crate) ready: bool,
+    pub(crate) want_shutdown: bool,
+}
+
+/// Limits of [`Sessions`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) session: Duration,
+    pub(crate) grace: Duration,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: BrokerEpoch,
+    incarnation: Uuid,
+    address: String,
+    fenced: bool,
+    stopping: bool,
+    /// Index at which this registration was last fenced or made.
+    fenced_at: u64,
+    heard: Instant,
+    streams: u32,
+    broke: Option<Instant>,
+    refused: Option<Instant>,
+    beat: Option<Beat>,
+    /// Its stream came after partitions had lost their leader: one of them may be its to lead.
+    wants_election: bool,
+    /// Applied index at which it was first seen to lead nothing.
+    leads_nothing_at: Option<u64>,
+    proposing: bool,
+    not_before: Instant,
+}
+
+/// The sessions of all registered brokers under one period of being active.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    limits: Limits,
+    started: Instant,
+    brokers: BTreeMap<BrokerId, Session>,
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Sessions {
+        Sessions { limits, started: now, brokers: BTreeMap::new() }
+    }
+
+    /// Takes over what has been decided about brokers.
+    pub(crate) fn sync(&mut self, image: &Image, index: u64, now: Instant) {
+        self.brokers.retain(|id, _| image.brokers.contains_key(id));
+        for record in image.brokers.values() {
+            match self.brokers.get_mut(&record.broker_id) {
+                Some(session) if session.epoch == record.epoch => {
+                    if record.fenced && !session.fenced {
+                        session.fenced_at = index;
+                    }
+                    session.fenced = record.fenced;
+                    session.stopping = record.in_controlled_shutdown;
+                }
+                Some(_) | None => {
+                    let session = Session::new(record, now);
+                    self.brokers.insert(record.broker_id, session);
+                }
+            }
+        }
+    }
+
+    /// Whether this registration is the current one.
+    pub(crate) fn is_current(&self, id: BrokerId, epoch: BrokerEpoch, incarnation: Uuid) -> bool {
+        self.brokers
+            .get(&id)
+            .is_some_and(|session| session.epoch == epoch && session.incarnation == incarnation)
+    }
+
+    /// A stream of this registration was opened.
+    pub(crate) fn opened(&mut self, id: BrokerId, epoch: BrokerEpoch, offline: bool, now: Instant) {
+        if let Some(session) = self.current(id, epoch) {
+            session.wants_election |= offline && session.streams == 0 && !session.fenced;
+            session.streams += 1;
+            session.broke = None;
+            session.refused = None;
+            session.heard = now;
+        }
+    }
+
+    /// A stream of this registration ended.
+    pub(crate) fn closed(&mut self, id: BrokerId, epoch: BrokerEpoch, now: Instant) {
+        if let Some(session) = self.current(id, epoch) {
+            session.streams = session.streams.saturating_sub(1);
+            if session.streams == 0 {
+                session.broke = Some(now);
+            }
+        }
+    }
+
+    /// A heartbeat of this registration arrived.
+    pub(crate) fn beat(&mut self, id: BrokerId, epoch: BrokerEpoch, beat: Beat, now: Instant) {
+        if let Some(session) = self.current(id, epoch) {
+            session.heard = now;
+            session.beat = Some(beat);
+        }
+    }
+
+    /// What a connection attempt to the broker's address said.
+    pub(crate) fn probed(&mut self, id: BrokerId, epoch: BrokerEpoch, refused: bool, now: Instant) {
+        if let Some(session) = self.current(id, epoch)
+            && session.streams == 0
+        {
+            session.refused = if refused { session.refused.or(Some(now)) } else { None };
+        }
+    }
+
+    /// Unfenced brokers that have not connected yet: their addresses must be tried.
+    pub(crate) fn to_probe(&self) -> Vec<(BrokerId, BrokerEpoch, String)> {
+        self.brokers
+            .iter()
+            .filter(|(_, session)| !session.fenced && session.streams == 0)
+            .map(|(id, session)| (*id, session.epoch, session.address.clone()))
+            .collect()
+    }
+
+    /// Brokers with a live stream: those who may be elected.
+    pub(crate) fn live(&self) -> BTreeSet<BrokerId> {
+        let live = self.brokers.iter().filter(|(_, session)| session.streams > 0);
+        live.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether [`Sessions::live`] can be relied upon: after activation brokers need a moment to
+    /// connect, and an election before that would leave their partitions without a leader.
+    pub(crate) fn settled(&self, now: Instant) -> bool {
+        now >= self.started + SETTLE_LIMIT
+            || self.brokers.values().all(|session| {
+                session.fenced || session.streams > 0 || session.refused.is_some()
+            })
+    }
+
+    /// What to propose now; each is then under way until [`Sessions::proposed`].
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
+        let settled = self.settled(now);
+        let mut due = Vec::new();
+        for (id, session) in &mut self.brokers {
+            if session.proposing || now < session.not_before {
+                continue;
+            }
+            let Some(action) = session.action(&self.limits, self.started, now, settled) else {
+                continue;
+            };
+            session.proposing = true;
+            due.push(Due { broker_id: *id, broker_epoch: session.epoch, action });
+        }
+        due
+    }
+
+    /// A proposal has been decided, or failed and must be tried again.
+    pub(crate) fn proposed(&mut self, due: Due, decided: bool, now: Instant) {
+        if let Some(session) = self.current(due.broker_id, due.broker_epoch) {
+            session.proposing = false;
+            if !decided || due.action == Action::BeginShutdown {
+                session.not_before = now + RETRY;
+            }
+            if decided && due.action == Action::Unfence {
+                session.wants_election = false;
+            }
+        }
+    }
+
+    /// When [`Sessions::due`] may have something new by time alone.
+    pub(crate) fn next_deadline(&self, now: Instant) -> Instant {
+        let deadlines = self.brokers.values().filter(|session| !session.proposing);
+        let deadlines = deadlines.flat_map(|session| session.deadlines(&self.limits, self.started));
+        deadlines.filter(|at| *at > now).min().unwrap_or(now + self.limits.session)
+    }
+
+    /// Whether a stopping broker may go: it is fenced, or it leads nothing and every other live
+    /// broker knows.
+    pub(crate) fn may_shut_down(
+        &mut self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        leads: usize,
+        index: u64,
+    ) -> bool {
+        let Some(session) = self.current(id, epoch) else { return false };
+        if !session.beat.is_some_and(|beat| beat.want_shutdown) {
+            return false;
+        }
+        if session.fenced {
+            return true;
+        }
+        if !session.stopping || leads > 0 {
+            session.leads_nothing_at = None;
+            return false;
+        }
+        let passed = *session.leads_nothing_at.get_or_insert(index);
+        self.brokers.iter().all(|(other, session)| {
+            *other == id
+                || session.fenced
+                || session.streams == 0
+                || session.beat.is_some_and(|beat| beat.metadata_index >= passed)
+        })
+    }
+
+    /// Whether the broker is fenced.
+    pub(crate) fn is_fenced(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_none_or(|session| session.fenced)
+    }
+
+    fn current(&mut self, id: BrokerId, epoch: BrokerEpoch) -> Option<&mut Session> {
+        self.brokers.get_mut(&id).filter(|session| session.epoch == epoch)
+    }
+}
+
+impl Session {
+    fn new(record: &BrokerRecord, now: Instant) -> Session {
+        Session {
+            epoch: record.epoch,
+            incarnation: record.incarnation,
+            address: record.replication_address.clone(),
+            fenced: record.fenced,
+            stopping: record.in_controlled_shutdown,
+            fenced_at: u64::try_from(record.epoch.get()).unwrap_or(0),
+            heard: now,
+            streams: 0,
+            broke: None,
+            refused: None,
+            beat: None,
+            wants_election: false,
+            leads_nothing_at: None,
+            proposing: false,
+            not_before: now,
+        }
+    }
+
+    fn action(
+        &self,
+        limits: &Limits,
+        started: Instant,
+        now: Instant,
+        settled: bool,
+    ) -> Option<Action> {
+        if !self.fenced {
+            // Fencing elects: before the others had their moment to connect it would elect nobody.
+            if let Some(gone) = self.gone(limits, started, now) {
+                return settled.then_some(Action::Fence(gone));
+            }
+            if self.streams == 0 {
+                return None;
+            }
+            if self.beat.is_some_and(|beat| beat.want_shutdown) {
+                let again = !self.stopping || self.leads_nothing_at.is_none();
+                return again.then_some(Action::BeginShutdown);
+            }
+            return self.wants_election.then_some(Action::Unfence);
+        }
+        let beat = self.beat.filter(|_| self.streams > 0)?;
+        let current = beat.metadata_index >= self.fenced_at;
+        (beat.ready && !beat.want_shutdown && current).then_some(Action::Unfence)
+    }
+
+    fn gone(&self, limits: &Limits, started: Instant, now: Instant) -> Option<Gone> {
+        let past = |at: Option<Instant>| at.is_some_and(|at| now >= at + limits.grace);
+        if self.streams == 0 && past(self.broke) {
+            Some(Gone::StreamBroke)
+        } else if self.streams == 0 && past(self.refused) {
+            Some(Gone::Refused)
+        } else if now >= self.heard.max(started) + limits.session {
+            Some(Gone::Silent)
+        } else {
+            None
+        }
+    }
+
+    fn deadlines(&self, limits: &Limits, started: Instant) -> impl Iterator<Item = Instant> {
+        let silence = (!self.fenced).then(|| self.heard.max(started) + limits.session);
+        let broke = self.broke.map(|at| at + limits.grace);
+        let refused = self.refused.map(|at| at + limits.grace);
+        let settle = Some(started + SETTLE_LIMIT);
+        [silence, broke, refused, settle, Some(self.not_before)].into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests;
