@@ -1,0 +1,1 @@
+"""Speed next to Apache Kafka, in the same run on the same machine."""

@@ -1,0 +1,1 @@
+"""How long producers wait when a node dies."""

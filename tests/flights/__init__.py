@@ -1,0 +1,1 @@
+"""The main job: a year of flights through a cluster whose nodes are killed, stopped and restarted. See README.md."""

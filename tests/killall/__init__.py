@@ -1,0 +1,1 @@
+"""What is left when every node is killed at once."""

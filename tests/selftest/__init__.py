@@ -1,0 +1,1 @@
+"""The checkers checked: each must find the fault it is there for."""
