@@ -141,9 +141,9 @@ pub struct GroupConfig {
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: u64,
     /// `group.min.session.timeout.ms`.
-    pub group_min_session_timeout_ms: u64,
+    pub group_min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`.
-    pub group_max_session_timeout_ms: u64,
+    pub group_max_session_timeout_ms: i32,
     /// `group.max.size`.
     pub group_max_size: usize,
     /// `offset.metadata.max.bytes`.

@@ -128,17 +128,13 @@ fn connection_limits_follow_dynamic_configs() {
 
 #[test]
 fn the_example_of_the_manual_starts() {
-    let text = "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@broker-1:9093,2@broker-2:9093,3@broker-3:9093
-listeners=PLAINTEXT://0.0.0.0:9092,CONTROLLER://0.0.0.0:9093,REPLICATION://0.0.0.0:9094
-advertised.listeners=PLAINTEXT://broker-1:9092,REPLICATION://broker-1:9094
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,REPLICATION:PLAINTEXT
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=REPLICATION
-http.listener=0.0.0.0:8080
-log.dirs=/var/lib/ottla
-";
+    let page = crate::docs::configuration_markdown();
+    let text = page
+        .split("```")
+        .nth(1)
+        .unwrap()
+        .strip_prefix("properties")
+        .unwrap();
     let file = ConfigFile {
         name: "f".to_owned(),
         text: text.to_owned(),

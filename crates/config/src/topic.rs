@@ -75,10 +75,6 @@ pub struct TopicConfig {
     pub cleanup_policy: CleanupPolicy,
     /// `compression.type`.
     pub compression_type: Compression,
-    /// `compression.gzip.level`.
-    pub compression_gzip_level: i32,
-    /// `compression.zstd.level`.
-    pub compression_zstd_level: i32,
     /// `file.delete.delay.ms`.
     pub file_delete_delay_ms: u64,
     /// `flush.messages`; 1 is mode `ack`.
@@ -97,8 +93,6 @@ pub struct TopicConfig {
     pub message_timestamp_type: TimestampType,
     /// `min.insync.replicas`.
     pub min_insync_replicas: MinInsyncReplicas,
-    /// `preallocate`.
-    pub preallocate: bool,
     /// `retention.bytes`; `None` is no limit.
     pub retention_bytes: Option<u64>,
     /// `retention.ms`; `None` is for ever.
@@ -131,8 +125,6 @@ impl TopicConfig {
         TopicConfig {
             cleanup_policy: values.cleanup_policy(),
             compression_type: values.compression(),
-            compression_gzip_level: values.signed("compression.gzip.level"),
-            compression_zstd_level: values.signed("compression.zstd.level"),
             file_delete_delay_ms: values.long("file.delete.delay.ms"),
             flush_messages: values.long("flush.messages"),
             flush_ms: values.long("flush.ms"),
@@ -146,7 +138,6 @@ impl TopicConfig {
                 TimestampType::CreateTime
             },
             min_insync_replicas: values.min_insync_replicas(),
-            preallocate: values.flag("preallocate"),
             retention_bytes: values.limit("retention.bytes"),
             retention_ms: values.limit("retention.ms"),
             segment_bytes: values.int("segment.bytes"),
@@ -189,10 +180,6 @@ impl Values<'_> {
 
     fn text(&self, name: &str) -> String {
         self.find(name).unwrap_or_default()
-    }
-
-    fn signed(&self, name: &str) -> i32 {
-        self.text(name).parse().unwrap_or_default()
     }
 
     fn long(&self, name: &str) -> u64 {

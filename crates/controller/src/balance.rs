@@ -30,9 +30,9 @@ impl Balance {
                 () = active.ended.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let worth = self.cluster.read(|_, tally| {
-                tally.offline() > 0 || (self.preferred && tally.imbalanced() > 0)
-            });
+            let worth = self
+                .cluster
+                .read(|_, tally| tally.offline() > 0 || (self.preferred && tally.imbalanced() > 0));
             if worth {
                 self.elect(&active).await;
             }
@@ -40,9 +40,18 @@ impl Balance {
     }
 
     async fn elect(&self, active: &Active) {
-        let request = ElectLeaders { kind: ElectionKind::Preferred, partitions: None };
-        let command = Command::ElectLeaders { request, live: self.sessions.live() };
-        let proposal = active.ended.run_until_cancelled(self.quorum.propose(command)).await;
+        let request = ElectLeaders {
+            kind: ElectionKind::Preferred,
+            partitions: None,
+        };
+        let command = Command::ElectLeaders {
+            request,
+            live: self.sessions.live(),
+        };
+        let proposal = active
+            .ended
+            .run_until_cancelled(self.quorum.propose(command))
+            .await;
         if let Some(Err(error)) = proposal {
             tracing::info!(%error, "preferred leaders were not elected");
         }

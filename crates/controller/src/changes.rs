@@ -26,7 +26,10 @@ pub(crate) struct Changes {
 impl Changes {
     /// Nothing is known of what happened up to `start`.
     pub(crate) fn starting_at(start: u64) -> Changes {
-        Changes { start, ..Changes::default() }
+        Changes {
+            start,
+            ..Changes::default()
+        }
     }
 
     /// Adds the encoded records of one entry.
@@ -34,7 +37,9 @@ impl Changes {
         self.bytes += records.len();
         self.entries.push_back((index, records));
         while self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
-            let Some((index, records)) = self.entries.pop_front() else { break };
+            let Some((index, records)) = self.entries.pop_front() else {
+                break;
+            };
             self.start = index;
             self.bytes -= records.len();
         }

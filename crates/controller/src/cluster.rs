@@ -22,7 +22,10 @@ pub(crate) const METADATA_VERSION: i16 = 27;
 #[derive(Debug)]
 pub(crate) enum Update {
     /// Encoded records by index; the subscriber is then at `index`.
-    Records { entries: Vec<(u64, Bytes)>, index: u64 },
+    Records {
+        entries: Vec<(u64, Bytes)>,
+        index: u64,
+    },
     /// A whole image.
     Image(Box<Image>),
 }
@@ -58,7 +61,11 @@ impl Cluster {
             changes: Changes::default(),
             tally: Tally::default(),
         };
-        Cluster { applied: RwLock::new(applied), index: watch::Sender::new(0), cluster_id }
+        Cluster {
+            applied: RwLock::new(applied),
+            index: watch::Sender::new(0),
+            cluster_id,
+        }
     }
 
     /// Applies one committed command. Subscribers hear of it at [`Cluster::publish`].
@@ -71,7 +78,9 @@ impl Cluster {
             applied.tally.record(record);
         }
         if !decided.records.is_empty() {
-            applied.changes.push(index, Bytes::from(ottla_metadata::encode(&decided.records)));
+            applied
+                .changes
+                .push(index, Bytes::from(ottla_metadata::encode(&decided.records)));
         }
         applied.index = index;
         Ok(decided.outcome)
@@ -126,7 +135,10 @@ impl Cluster {
     pub(crate) fn update_from(&self, from: u64) -> Update {
         let applied = self.applied.read();
         match applied.changes.after(from) {
-            Some(entries) if from > 0 => Update::Records { entries, index: applied.index },
+            Some(entries) if from > 0 => Update::Records {
+                entries,
+                index: applied.index,
+            },
             _ => {
                 let mut image = applied.state.image().clone();
                 image.index = applied.index;

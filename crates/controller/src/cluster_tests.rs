@@ -3,7 +3,7 @@
 mod brokers;
 mod harness;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
@@ -35,7 +35,13 @@ async fn three_voters_form_one_quorum_and_survive_the_loss_of_its_leader() {
     for id in 1..=3 {
         assert_eq!(net.handle(id).wait_formed().await, Some(cluster_id.clone()));
     }
-    assert_eq!((1..=3).filter(|id| net.handle(*id).is_active()).count(), 1);
+    let terms: Vec<u64> = (1..=3).filter_map(|id| net.active_term(id)).collect();
+    let distinct: BTreeSet<u64> = terms.iter().copied().collect();
+    assert_eq!(
+        distinct.len(),
+        terms.len(),
+        "one active controller per term (C-1)"
+    );
 
     let lost = Instant::now();
     net.kill(first).await;
@@ -59,7 +65,10 @@ async fn a_leader_that_stops_hands_over() {
     net.stop(first).await;
     let stopped = began.elapsed();
     net.active().await;
-    println!("handed over in {:?}, stopped in {stopped:?}", began.elapsed());
+    println!(
+        "handed over in {:?}, stopped in {stopped:?}",
+        began.elapsed()
+    );
     assert!(began.elapsed() < FAILOVER_LIMIT);
     net.stop_all().await;
 }
@@ -105,7 +114,11 @@ async fn a_voter_with_a_blank_disk_is_replaced_and_then_counts() {
     })
     .await;
     // Two of three are a majority only if the new one counts.
-    let other = net.followers(active).into_iter().find(|id| *id != wiped).unwrap();
+    let other = net
+        .followers(active)
+        .into_iter()
+        .find(|id| *id != wiped)
+        .unwrap();
     net.kill(other).await;
     net.execute(create_topic("with the new one", 1)).await;
     net.converge(&[active, wiped]).await;
@@ -121,9 +134,12 @@ async fn a_follower_behind_a_purged_log_converges_by_snapshot() {
     let behind = net.followers(active)[0];
     net.kill(behind).await;
     for number in 0..40 {
-        net.execute(create_topic(&format!("topic-{number}"), 10)).await;
+        net.execute(create_topic(&format!("topic-{number}"), 10))
+            .await;
     }
-    net.handle(active).quorum.snapshot_and_purge().await;
+    for id in [active, net.followers(active)[0]] {
+        net.handle(id).quorum.snapshot_and_purge().await;
+    }
     net.start(behind).await;
     net.converge(&[1, 2, 3]).await;
     assert!(net.handle(behind).metrics().snapshot_index > 0);
@@ -162,11 +178,17 @@ async fn a_configured_cluster_id_is_used_and_then_checked() {
     net.stop_all().await;
     net.configure(|config| config.cluster_id = Some("theirs".to_owned()));
     let error = net.try_start(1).await.err().unwrap();
-    assert!(matches!(error, crate::StartError::OtherCluster { .. }), "{error}");
+    assert!(
+        matches!(error, crate::StartError::OtherCluster { .. }),
+        "{error}"
+    );
     net.configure(|config| {
         config.cluster_id = None;
         config.node_id = BrokerId(7);
         config.voters[0].node_id = BrokerId(7);
     });
-    assert!(matches!(net.try_start(1).await.err().unwrap(), crate::StartError::Store(_)));
+    assert!(matches!(
+        net.try_start(1).await.err().unwrap(),
+        crate::StartError::Store(_)
+    ));
 }

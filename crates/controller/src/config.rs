@@ -85,7 +85,10 @@ pub struct SnapshotPolicy {
 
 impl Default for SnapshotPolicy {
     fn default() -> SnapshotPolicy {
-        SnapshotPolicy { every_entries: 10_000, keep_entries: 2_000 }
+        SnapshotPolicy {
+            every_entries: 10_000,
+            keep_entries: 2_000,
+        }
     }
 }
 
@@ -120,7 +123,9 @@ impl ControllerConfig {
         }
         if !ids.contains(&self.node_id) {
             let id = self.node_id;
-            return Err(format!("node.id {id} is not among controller.quorum.voters"));
+            return Err(format!(
+                "node.id {id} is not among controller.quorum.voters"
+            ));
         }
         let timing = &self.quorum;
         if timing.append_timeout >= timing.vote_timeout || timing.vote_timeout >= timing.lease {
@@ -138,7 +143,11 @@ mod tests {
     use super::*;
 
     fn voter(id: i32) -> Voter {
-        Voter { node_id: BrokerId(id), host: "127.0.0.1".to_owned(), port: 9093 }
+        Voter {
+            node_id: BrokerId(id),
+            host: "127.0.0.1".to_owned(),
+            port: 9093,
+        }
     }
 
     #[test]

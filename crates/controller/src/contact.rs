@@ -30,14 +30,28 @@ pub(crate) struct Contact {
 impl Contact {
     /// A process that starts may have promised a lease in its last life, so it honours one.
     pub(crate) fn new(lease: Duration) -> Contact {
-        let heard = Heard { leader: None, at: Instant::now(), gone: false, released: false };
-        Contact { heard: Mutex::new(heard), lease, changed: Notify::new() }
+        let heard = Heard {
+            leader: None,
+            at: Instant::now(),
+            gone: false,
+            released: false,
+        };
+        Contact {
+            heard: Mutex::new(heard),
+            lease,
+            changed: Notify::new(),
+        }
     }
 
     /// `leader` sent something that was accepted.
     pub(crate) fn heard(&self, leader: ReplicaKey) {
         let now = Instant::now();
-        let heard = Heard { leader: Some(leader), at: now, gone: false, released: false };
+        let heard = Heard {
+            leader: Some(leader),
+            at: now,
+            gone: false,
+            released: false,
+        };
         *self.heard.lock() = heard;
     }
 
@@ -84,7 +98,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_lease_ends_by_time_or_by_the_leaders_wish_only() {
-        let leader = ReplicaKey { node_id: BrokerId(1), directory_id: Uuid::nil() };
+        let leader = ReplicaKey {
+            node_id: BrokerId(1),
+            directory_id: Uuid::nil(),
+        };
         let short = Contact::new(Duration::from_millis(1));
         tokio::time::sleep_until(short.ends().0).await;
         assert!(!short.binds());

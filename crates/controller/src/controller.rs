@@ -18,9 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
-use ottla_rpc::{
-    controller::controller_server::ControllerServer, raft::raft_server::RaftServer,
-};
+use ottla_rpc::{controller::controller_server::ControllerServer, raft::raft_server::RaftServer};
 
 use crate::{
     balance::Balance,
@@ -123,12 +121,16 @@ impl Controller {
             let _ = done.send(assemble(config, listener, shutdown).await);
         });
         let result = started.await.unwrap_or_else(|_| {
-            Err(StartError::Store("the controller's thread ended".to_owned()))
+            Err(StartError::Store(
+                "the controller's thread ended".to_owned(),
+            ))
         });
         match result {
-            Ok((parts, handle)) => {
-                Ok(Controller { runtime: Some(runtime), parts: Arc::new(parts), handle })
-            }
+            Ok((parts, handle)) => Ok(Controller {
+                runtime: Some(runtime),
+                parts: Arc::new(parts),
+                handle,
+            }),
             Err(error) => {
                 runtime.shutdown_background();
                 Err(error)
@@ -154,7 +156,9 @@ impl Controller {
     }
 
     async fn end(&mut self, resign: bool) {
-        let Some(runtime) = self.runtime.take() else { return };
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
         let parts = self.parts.clone();
         let ending = runtime.spawn(async move { parts.end(resign).await });
         if tokio::time::timeout(STOP_LIMIT, ending).await.is_err() {
@@ -199,7 +203,10 @@ async fn assemble(
     let tasks = TaskTracker::new();
     let disk = open_disk(&config.data_dir.join(STORE_DIRECTORY), config.node_id).await?;
     let identity = disk.identity();
-    let me = ReplicaKey { node_id: identity.node_id, directory_id: identity.directory_id };
+    let me = ReplicaKey {
+        node_id: identity.node_id,
+        directory_id: identity.directory_id,
+    };
     let cluster_id = Arc::new(OnceLock::new());
     let cluster = Arc::new(Cluster::new(cluster_id.clone()));
     let peers = Arc::new(Peers::new(me, &config.voters, cluster_id.clone()));
@@ -221,7 +228,17 @@ async fn assemble(
         }
     }
     tracing::info!(replica = %me, cluster_id = peers.cluster_id(), "controller starts");
-    Ok(wire(&config, listener, Wiring { quorum, cluster, peers, tasks, shutdown }))
+    Ok(wire(
+        &config,
+        listener,
+        Wiring {
+            quorum,
+            cluster,
+            peers,
+            tasks,
+            shutdown,
+        },
+    ))
 }
 
 struct Wiring {
@@ -237,7 +254,13 @@ fn wire(
     listener: TcpListener,
     wiring: Wiring,
 ) -> (Parts, ControllerHandle) {
-    let Wiring { quorum, cluster, peers, tasks, shutdown } = wiring;
+    let Wiring {
+        quorum,
+        cluster,
+        peers,
+        tasks,
+        shutdown,
+    } = wiring;
     let resigning = shutdown.child_token();
     let leadership_token = shutdown.child_token();
     let contact = Arc::new(Contact::new(config.quorum.lease));
@@ -261,7 +284,10 @@ fn wire(
     });
     tasks.spawn(formation.clone().form());
 
-    let limits = Limits { session: config.session_timeout, grace: config.session_grace };
+    let limits = Limits {
+        session: config.session_timeout,
+        grace: config.session_grace,
+    };
     let sessions = Arc::new(SessionHub::new(quorum.clone(), cluster.clone(), limits));
     let balance = Arc::new(Balance {
         quorum: quorum.clone(),
@@ -322,7 +348,18 @@ fn wire(
         lag,
     };
     let leadership = leadership_token;
-    (Parts { quorum, elections, active, tasks, resigning, leadership, shutdown }, handle)
+    (
+        Parts {
+            quorum,
+            elections,
+            active,
+            tasks,
+            resigning,
+            leadership,
+            shutdown,
+        },
+        handle,
+    )
 }
 
 async fn serve(
@@ -368,11 +405,7 @@ async fn serve(
 }
 
 /// Follows how long the applied state has been behind the log (M-9).
-async fn measure_lag(
-    quorum: Arc<Quorum>,
-    report: watch::Sender<u64>,
-    shutdown: CancellationToken,
-) {
+async fn measure_lag(quorum: Arc<Quorum>, report: watch::Sender<u64>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     let mut level_at = Instant::now();
     loop {

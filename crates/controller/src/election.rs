@@ -62,7 +62,11 @@ impl Elections {
             let alone = state.all_voters() == BTreeSet::from([self.quorum.me()]);
             let may_stand = matches!(state.role, Role::Follower | Role::Candidate)
                 && state.is_voter(self.quorum.me());
-            let at = if alone { not_before } else { self.stand_at().max(not_before) };
+            let at = if alone {
+                not_before
+            } else {
+                self.stand_at().max(not_before)
+            };
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(at), if may_stand => {}
@@ -82,7 +86,11 @@ impl Elections {
     /// The lease's end and a random wait.
     fn stand_at(&self) -> Instant {
         let (lease_end, gone) = self.contact.ends();
-        let jitter = if gone { JITTER_LEADER_GONE } else { self.timing.election_jitter };
+        let jitter = if gone {
+            JITTER_LEADER_GONE
+        } else {
+            self.timing.election_jitter
+        };
         lease_end + random(jitter)
     }
 
@@ -99,7 +107,9 @@ impl Elections {
 
     async fn pre_vote(&self, state: &QuorumState) -> bool {
         let mut granted = BTreeSet::from([self.quorum.me()]);
-        let body = ottla_metadata::encode(&PreVoteRequest { last_log_id: state.last_log });
+        let body = ottla_metadata::encode(&PreVoteRequest {
+            last_log_id: state.last_log,
+        });
         let mut calls: FuturesUnordered<_> = state
             .all_voters()
             .into_iter()
@@ -169,39 +179,50 @@ impl Elections {
         tokio::time::sleep(WATCH_RETRY).await;
     }
 
-    /// As leader that stops, asks the follower with the highest id among the most advanced to
-    /// take over. openraft's own lease would make the others refuse it: they are asked to stand
-    /// first, which ends their lease, and the highest id wins among equal terms.
+    /// As leader that stops and proposes nothing any more, asks the followers to take over.
+    ///
+    /// openraft's own lease makes the others refuse a single candidate: they are all asked to
+    /// stand, which ends their lease, and among equal terms and logs the highest id wins, so it
+    /// is asked last.
     pub(crate) async fn resign(&self) {
-        let state = self.quorum.state();
-        if state.role != Role::Leader {
+        let mut changes = self.quorum.changes();
+        let state = changes.borrow_and_update().clone();
+        let me = self.quorum.me();
+        let reachable = |voter: &ReplicaKey| {
+            self.peers
+                .last_answer(*voter)
+                .is_some_and(|at| at.elapsed() < self.timing.lease)
+        };
+        let mut others = state.all_voters();
+        others.retain(|voter| *voter != me && reachable(voter));
+        if state.role != Role::Leader || others.is_empty() {
             return;
         }
-        let mut others: Vec<_> = state
-            .all_voters()
-            .into_iter()
-            .filter(|voter| *voter != self.quorum.me())
-            .map(|voter| (state.matched.get(&voter).copied().flatten(), voter))
-            .collect();
-        others.sort_unstable();
-        if let Some((best, _)) = others.last().copied() {
-            // Those behind cannot win; among the others the highest id stands last.
-            others.retain(|(matched, _)| *matched == best);
-        }
-        for (_, voter) in others {
-            let Some(mut client) = self.peers.client(voter.node_id) else { continue };
+        let level = changes.wait_for(|state| {
+            let last = state.last_log.map(|id| id.index);
+            others
+                .iter()
+                .all(|voter| state.matched.get(voter).copied().flatten() == last)
+        });
+        let level = tokio::time::timeout(self.timing.append_timeout, level)
+            .await
+            .is_ok();
+        tracing::debug!(level, "giving up leadership");
+        for voter in others {
+            let Some(mut client) = self.peers.client(voter.node_id) else {
+                continue;
+            };
             let request = Request::new(self.peers.envelope(voter, Vec::new()));
             let call = tokio::time::timeout(self.timing.vote_timeout, client.take_over(request));
             if !matches!(call.await, Ok(Ok(_))) {
                 tracing::debug!(%voter, "could not ask to take over");
             }
         }
-        let mut changes = self.quorum.changes();
-        let successor = changes.wait_for(|state| {
-            state.leader.is_some_and(|leader| leader != self.quorum.me())
-        });
-        let waited = tokio::time::timeout(self.timing.lease, successor).await;
-        tracing::info!(successor = waited.is_ok(), "leadership given up");
+        let successor = changes.wait_for(|state| state.leader.is_some_and(|leader| leader != me));
+        let waited = tokio::time::timeout(self.timing.lease, successor)
+            .await
+            .is_ok();
+        tracing::info!(successor = waited, "leadership given up");
     }
 }
 

@@ -75,7 +75,11 @@ impl Formation {
 
     /// Every configured voter, if every one answered and is blank.
     async fn all_blank(&self) -> Option<BTreeMap<ReplicaKey, Address>> {
-        let calls = self.peers.voters().values().map(|voter| self.identify(voter));
+        let calls = self
+            .peers
+            .voters()
+            .values()
+            .map(|voter| self.identify(voter));
         let answers = futures::future::join_all(calls).await;
         let mut members = BTreeMap::new();
         for (voter, answer) in self.peers.voters().values().zip(answers) {
@@ -116,8 +120,14 @@ impl Formation {
             return None;
         }
         let directory_id = convert::uuid(&reply.directory_id, "directory_id").ok()?;
-        let key = ReplicaKey { node_id: voter.node_id, directory_id };
-        Some(Identified { key, blank: reply.blank })
+        let key = ReplicaKey {
+            node_id: voter.node_id,
+            directory_id,
+        };
+        Some(Identified {
+            key,
+            blank: reply.blank,
+        })
     }
 
     /// As active controller, mends the membership until `ended`.
@@ -143,7 +153,9 @@ impl Formation {
             if self.looks_fine(&state, voter.node_id) {
                 continue;
             }
-            let Some(identified) = self.identify(voter).await else { continue };
+            let Some(identified) = self.identify(voter).await else {
+                continue;
+            };
             if let Some(step) = next_step(&state, identified, self.quorum.me()) {
                 return self.take(step, voter).await;
             }
@@ -156,7 +168,10 @@ impl Formation {
         if node_id == self.quorum.me().node_id {
             return true;
         }
-        let voter = state.all_voters().into_iter().find(|key| key.node_id == node_id);
+        let voter = state
+            .all_voters()
+            .into_iter()
+            .find(|key| key.node_id == node_id);
         let answered = voter.and_then(|key| self.peers.last_answer(key));
         answered.is_some_and(|at| at.elapsed() < ANSWER_FRESH)
     }
@@ -216,7 +231,10 @@ fn next_step(state: &QuorumState, identified: Identified, me: ReplicaKey) -> Opt
 }
 
 fn address(voter: &Voter) -> Address {
-    Address { host: voter.host.clone(), port: voter.port }
+    Address {
+        host: voter.host.clone(),
+        port: voter.port,
+    }
 }
 
 #[cfg(test)]
@@ -225,7 +243,10 @@ mod tests {
     use uuid::Uuid;
 
     fn key(node: i32, directory: u128) -> ReplicaKey {
-        ReplicaKey { node_id: BrokerId(node), directory_id: Uuid::from_u128(directory) }
+        ReplicaKey {
+            node_id: BrokerId(node),
+            directory_id: Uuid::from_u128(directory),
+        }
     }
 
     #[test]
@@ -235,15 +256,30 @@ mod tests {
             voters: vec![BTreeSet::from([me, key(2, 2), key(3, 3)])],
             ..QuorumState::default()
         };
-        let blank = Identified { key: key(3, 33), blank: true };
-        assert_eq!(next_step(&state, blank, me), Some(Step::RemoveVoter(key(3, 3))));
+        let blank = Identified {
+            key: key(3, 33),
+            blank: true,
+        };
+        assert_eq!(
+            next_step(&state, blank, me),
+            Some(Step::RemoveVoter(key(3, 3)))
+        );
         state.voters = vec![BTreeSet::from([me, key(2, 2)])];
-        assert_eq!(next_step(&state, blank, me), Some(Step::AddLearner(key(3, 33))));
+        assert_eq!(
+            next_step(&state, blank, me),
+            Some(Step::AddLearner(key(3, 33)))
+        );
         state.learners = BTreeSet::from([key(3, 33)]);
-        let learning = Identified { blank: false, ..blank };
+        let learning = Identified {
+            blank: false,
+            ..blank
+        };
         assert_eq!(next_step(&state, learning, me), None);
         state.matched = BTreeMap::from([(key(3, 33), Some(0))]);
-        assert_eq!(next_step(&state, learning, me), Some(Step::Promote(key(3, 33))));
+        assert_eq!(
+            next_step(&state, learning, me),
+            Some(Step::Promote(key(3, 33)))
+        );
         state.voters = vec![BTreeSet::from([me, key(2, 2), key(3, 33)])];
         assert_eq!(next_step(&state, learning, me), None);
     }
@@ -255,9 +291,15 @@ mod tests {
             voters: vec![BTreeSet::from([me, key(2, 2), key(3, 3)])],
             ..QuorumState::default()
         };
-        let stranger = Identified { key: key(3, 33), blank: false };
+        let stranger = Identified {
+            key: key(3, 33),
+            blank: false,
+        };
         assert_eq!(next_step(&state, stranger, me), None);
-        let known = Identified { key: key(3, 3), blank: false };
+        let known = Identified {
+            key: key(3, 3),
+            blank: false,
+        };
         assert_eq!(next_step(&state, known, me), None);
     }
 }

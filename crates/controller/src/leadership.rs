@@ -68,7 +68,9 @@ impl Leadership {
         loop {
             let state = changes.borrow_and_update().clone();
             let leads = state.leads_within(self.quorum_limit);
-            let over = period.as_ref().filter(|(active, _)| !leads || active.term != state.term);
+            let over = period
+                .as_ref()
+                .filter(|(active, _)| !leads || active.term != state.term);
             if over.is_some() {
                 tracing::info!(term = state.term, "no longer the active controller");
                 end(&publish, period.take()).await;
@@ -127,14 +129,29 @@ impl Leadership {
             ("eligible.leader.replicas.version".to_owned(), 1),
         ]);
         tracing::info!(%cluster_id, "a new cluster begins");
-        self.quorum.propose(Command::Bootstrap { cluster_id, features }).await?;
+        self.quorum
+            .propose(Command::Bootstrap {
+                cluster_id,
+                features,
+            })
+            .await?;
         if self.initial_cluster_configs.is_empty() {
             return Ok(());
         }
         let ops = self.initial_cluster_configs.iter();
-        let ops = ops.map(|(key, value)| (key.clone(), AlterConfigOp::Set(value.clone()))).collect();
-        let alterations = vec![ConfigAlteration { resource: ConfigResource::ClusterDefault, ops }];
-        self.quorum.propose(Command::AlterConfigs { alterations, validate_only: false }).await?;
+        let ops = ops
+            .map(|(key, value)| (key.clone(), AlterConfigOp::Set(value.clone())))
+            .collect();
+        let alterations = vec![ConfigAlteration {
+            resource: ConfigResource::ClusterDefault,
+            ops,
+        }];
+        self.quorum
+            .propose(Command::AlterConfigs {
+                alterations,
+                validate_only: false,
+            })
+            .await?;
         Ok(())
     }
 }
@@ -154,7 +171,9 @@ async fn end(
 /// 22 characters of URL-safe base64 that do not begin with a dash, as Kafka draws them.
 fn random_cluster_id() -> String {
     loop {
-        let drawn = TopicId::new(Uuid::new_v4()).map(|id| id.to_string()).unwrap_or_default();
+        let drawn = TopicId::new(Uuid::new_v4())
+            .map(|id| id.to_string())
+            .unwrap_or_default();
         if !drawn.is_empty() && !drawn.starts_with('-') {
             return drawn;
         }

@@ -66,7 +66,10 @@ impl Peers {
         voters: &[Voter],
         cluster_id: Arc<OnceLock<String>>,
     ) -> Peers {
-        let voters = voters.iter().map(|voter| (voter.node_id, voter.clone())).collect();
+        let voters = voters
+            .iter()
+            .map(|voter| (voter.node_id, voter.clone()))
+            .collect();
         Peers {
             me,
             voters,
@@ -98,7 +101,9 @@ impl Peers {
 
     /// `host:port` of a configured controller.
     pub(crate) fn address(&self, node_id: BrokerId) -> Option<String> {
-        self.voters.get(&node_id).map(|voter| authority(&voter.host, voter.port))
+        self.voters
+            .get(&node_id)
+            .map(|voter| authority(&voter.host, voter.port))
     }
 
     /// A client for the controller `node_id`; `None` if it is not configured.
@@ -164,7 +169,11 @@ fn endpoint(host: &str, port: u16) -> Option<Endpoint> {
 
 /// `host:port`, with brackets around an IPv6 address.
 pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 #[cfg(test)]

@@ -21,9 +21,7 @@ mod types;
 mod store_tests;
 
 pub(crate) use message::{PreVoteReply, PreVoteRequest, decode_body};
-pub(crate) use quorum::{
-    ProposeError, Quorum, QuorumStartError, QuorumState, Role, open_disk,
-};
+pub(crate) use quorum::{ProposeError, Quorum, QuorumStartError, QuorumState, Role, open_disk};
 pub(crate) use service::{RaftService, other_cluster};
 pub(crate) use store::StoreError;
 pub(crate) use types::{Address, ReplicaKey};

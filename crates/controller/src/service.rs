@@ -65,7 +65,8 @@ impl ControllerService {
         if self.peers.same_cluster(cluster_id) {
             return Ok(());
         }
-        self.refusals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.refusals
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Err(crate::raft::other_cluster(&self.peers.cluster_id()))
     }
 
@@ -94,7 +95,9 @@ impl ControllerService {
     fn hint_of(&self, leader: Option<BrokerId>) -> LeaderHint {
         LeaderHint {
             node_id: leader.map_or(-1, BrokerId::get),
-            address: leader.and_then(|id| self.peers.address(id)).unwrap_or_default(),
+            address: leader
+                .and_then(|id| self.peers.address(id))
+                .unwrap_or_default(),
         }
     }
 
@@ -104,7 +107,10 @@ impl ControllerService {
         let (end, ago) = if key == me {
             (state.last_log.map(|id| id.index), Some(0))
         } else {
-            let ago = self.peers.last_answer(key).map(|at| at.elapsed().as_millis());
+            let ago = self
+                .peers
+                .last_answer(key)
+                .map(|at| at.elapsed().as_millis());
             (state.matched.get(&key).copied().flatten(), ago)
         };
         QuorumReplica {
@@ -127,7 +133,9 @@ impl controller_server::Controller for ControllerService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         let result = self.propose(&request.command).await?;
-        Ok(Response::new(ExecuteReply { result: Some(result) }))
+        Ok(Response::new(ExecuteReply {
+            result: Some(result),
+        }))
     }
 
     type SessionStream = Answers<HeartbeatReply>;
@@ -152,7 +160,9 @@ impl controller_server::Controller for ControllerService {
             let text = format!("not active; {} is, at {:?}", hint.node_id, hint.address);
             return Err(Status::failed_precondition(text));
         };
-        Ok(Response::new(self.open_subscription(active, request.from_index)))
+        Ok(Response::new(
+            self.open_subscription(active, request.from_index),
+        ))
     }
 
     async fn describe_quorum(
@@ -165,8 +175,16 @@ impl controller_server::Controller for ControllerService {
             leader_id: state.leader.map_or(-1, |leader| leader.node_id.get()),
             term: state.term,
             committed_index: state.applied.unwrap_or(0),
-            voters: state.all_voters().into_iter().map(|key| self.replica(key)).collect(),
-            observers: state.learners.iter().map(|key| self.replica(*key)).collect(),
+            voters: state
+                .all_voters()
+                .into_iter()
+                .map(|key| self.replica(key))
+                .collect(),
+            observers: state
+                .learners
+                .iter()
+                .map(|key| self.replica(*key))
+                .collect(),
         }))
     }
 }

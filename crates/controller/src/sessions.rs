@@ -106,7 +106,16 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new(limits: Limits, now: Instant) -> Sessions {
-        Sessions { limits, started: now, brokers: BTreeMap::new() }
+        Sessions {
+            limits,
+            started: now,
+            brokers: BTreeMap::new(),
+        }
+    }
+
+    /// Whether these are the sessions of the period that began then.
+    pub(crate) fn began_at(&self, started: Instant) -> bool {
+        self.started == started
     }
 
     /// Takes over what has been decided about brokers.
@@ -170,7 +179,11 @@ impl Sessions {
         if let Some(session) = self.current(id, epoch)
             && session.streams == 0
         {
-            session.refused = if refused { session.refused.or(Some(now)) } else { None };
+            session.refused = if refused {
+                session.refused.or(Some(now))
+            } else {
+                None
+            };
         }
     }
 
@@ -185,7 +198,10 @@ impl Sessions {
 
     /// Brokers with a live stream: those who may be elected.
     pub(crate) fn live(&self) -> BTreeSet<BrokerId> {
-        let live = self.brokers.iter().filter(|(_, session)| session.streams > 0);
+        let live = self
+            .brokers
+            .iter()
+            .filter(|(_, session)| session.streams > 0);
         live.map(|(id, _)| *id).collect()
     }
 
@@ -193,9 +209,10 @@ impl Sessions {
     /// connect, and an election before that would leave their partitions without a leader.
     pub(crate) fn settled(&self, now: Instant) -> bool {
         now >= self.started + SETTLE_LIMIT
-            || self.brokers.values().all(|session| {
-                session.fenced || session.streams > 0 || session.refused.is_some()
-            })
+            || self
+                .brokers
+                .values()
+                .all(|session| session.fenced || session.streams > 0 || session.refused.is_some())
     }
 
     /// What to propose now; each is then under way until [`Sessions::proposed`].
@@ -210,7 +227,11 @@ impl Sessions {
                 continue;
             };
             session.proposing = true;
-            due.push(Due { broker_id: *id, broker_epoch: session.epoch, action });
+            due.push(Due {
+                broker_id: *id,
+                broker_epoch: session.epoch,
+                action,
+            });
         }
         due
     }
@@ -232,7 +253,10 @@ impl Sessions {
     pub(crate) fn next_deadline(&self, now: Instant) -> Instant {
         let deadlines = self.brokers.values().filter(|session| !session.proposing);
         let deadlines = deadlines.flat_map(|session| session.deadlines(&self.limits, self.started));
-        deadlines.filter(|at| *at > now).min().unwrap_or(now + self.limits.session)
+        deadlines
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or(now + self.limits.session)
     }
 
     /// Whether a stopping broker may go: it is fenced, or it leads nothing and every other live
@@ -244,7 +268,9 @@ impl Sessions {
         leads: usize,
         index: u64,
     ) -> bool {
-        let Some(session) = self.current(id, epoch) else { return false };
+        let Some(session) = self.current(id, epoch) else {
+            return false;
+        };
         if !session.beat.is_some_and(|beat| beat.want_shutdown) {
             return false;
         }
@@ -260,7 +286,9 @@ impl Sessions {
             *other == id
                 || session.fenced
                 || session.streams == 0
-                || session.beat.is_some_and(|beat| beat.metadata_index >= passed)
+                || session
+                    .beat
+                    .is_some_and(|beat| beat.metadata_index >= passed)
         })
     }
 
@@ -270,7 +298,9 @@ impl Sessions {
     }
 
     fn current(&mut self, id: BrokerId, epoch: BrokerEpoch) -> Option<&mut Session> {
-        self.brokers.get_mut(&id).filter(|session| session.epoch == epoch)
+        self.brokers
+            .get_mut(&id)
+            .filter(|session| session.epoch == epoch)
     }
 }
 
@@ -339,7 +369,9 @@ impl Session {
         let broke = self.broke.map(|at| at + limits.grace);
         let refused = self.refused.map(|at| at + limits.grace);
         let settle = Some(started + SETTLE_LIMIT);
-        [silence, broke, refused, settle, Some(self.not_before)].into_iter().flatten()
+        [silence, broke, refused, settle, Some(self.not_before)]
+            .into_iter()
+            .flatten()
     }
 }
 

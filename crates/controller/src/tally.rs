@@ -141,7 +141,10 @@ mod tests {
     fn record(topic: u128, leader: Option<i32>, epoch: i32) -> Record {
         let topic_id = TopicId::new(Uuid::from_u128(topic)).unwrap();
         Record::Partition {
-            id: PartitionId { topic_id, partition: PartitionIndex(0) },
+            id: PartitionId {
+                topic_id,
+                partition: PartitionIndex(0),
+            },
             state: PartitionRecord {
                 replicas: vec![BrokerId(1), BrokerId(2)],
                 isr: vec![BrokerId(1), BrokerId(2)],
@@ -164,11 +167,32 @@ mod tests {
         tally.record(&record(2, Some(1), 0));
         assert_eq!((tally.led_by(BrokerId(1)), tally.elections()), (2, 0));
         tally.record(&record(1, None, 1));
-        assert_eq!((tally.led_by(BrokerId(1)), tally.offline(), tally.imbalanced()), (1, 1, 1));
+        assert_eq!(
+            (
+                tally.led_by(BrokerId(1)),
+                tally.offline(),
+                tally.imbalanced()
+            ),
+            (1, 1, 1)
+        );
         tally.record(&record(1, Some(2), 2));
-        assert_eq!((tally.led_by(BrokerId(2)), tally.offline(), tally.elections()), (1, 0, 1));
+        assert_eq!(
+            (
+                tally.led_by(BrokerId(2)),
+                tally.offline(),
+                tally.elections()
+            ),
+            (1, 0, 1)
+        );
         let topic_id = TopicId::new(Uuid::from_u128(1)).unwrap();
         tally.record(&Record::RemoveTopic { topic_id });
-        assert_eq!((tally.partitions(), tally.led_by(BrokerId(2)), tally.imbalanced()), (1, 0, 0));
+        assert_eq!(
+            (
+                tally.partitions(),
+                tally.led_by(BrokerId(2)),
+                tally.imbalanced()
+            ),
+            (1, 0, 0)
+        );
     }
 }

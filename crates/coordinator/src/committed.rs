@@ -95,18 +95,34 @@ impl CommittedState {
     /// Folds in one record.
     pub fn apply(&mut self, now: MonotonicMs, record: OffsetsRecord) {
         match record {
-            OffsetsRecord::Offset { group_id, topic, partition, value: Some(value) } => {
+            OffsetsRecord::Offset {
+                group_id,
+                topic,
+                partition,
+                value: Some(value),
+            } => {
                 let group = self.groups.entry(group_id).or_default();
                 let partitions = group.offsets.entry(topic).or_default();
                 partitions.insert(partition, CommittedOffset::new(now, value));
             }
-            OffsetsRecord::Offset { group_id, topic, partition, value: None } => {
+            OffsetsRecord::Offset {
+                group_id,
+                topic,
+                partition,
+                value: None,
+            } => {
                 self.change(&group_id, |group| group.remove_offset(&topic, partition));
             }
-            OffsetsRecord::Group { group_id, value: Some(value) } => {
+            OffsetsRecord::Group {
+                group_id,
+                value: Some(value),
+            } => {
                 self.groups.entry(group_id).or_default().metadata = Some((now, value));
             }
-            OffsetsRecord::Group { group_id, value: None } => {
+            OffsetsRecord::Group {
+                group_id,
+                value: None,
+            } => {
                 self.change(&group_id, |group| group.metadata = None);
             }
         }
@@ -139,9 +155,12 @@ impl CommittedState {
     #[must_use]
     pub fn is_unstable(&self, group_id: &str, topic: &str, partition: PartitionIndex) -> bool {
         self.open.values().flatten().any(|record| match record {
-            OffsetsRecord::Offset { group_id: g, topic: t, partition: p, .. } => {
-                g == group_id && t == topic && *p == partition
-            }
+            OffsetsRecord::Offset {
+                group_id: g,
+                topic: t,
+                partition: p,
+                ..
+            } => g == group_id && t == topic && *p == partition,
             OffsetsRecord::Group { .. } => false,
         })
     }

@@ -77,7 +77,8 @@ impl Coordinator {
 
     /// Folds in the end of a transaction.
     pub fn end_transaction(&mut self, now: Now, producer_id: ProducerId, commit: bool) {
-        self.committed.end_transaction(now.monotonic, producer_id, commit);
+        self.committed
+            .end_transaction(now.monotonic, producer_id, commit);
     }
 
     /// This broker leads the partition and has applied all of it: groups come to life.
@@ -151,16 +152,24 @@ impl Coordinator {
     /// The records of an [`Effect::Persist`] are committed, and were given to
     /// [`Coordinator::apply`] before; or they may not be.
     pub fn on_persisted(&mut self, now: Now, token: PersistToken, result: Result<(), GroupError>) {
-        let Some(purpose) = self.outbox.take_pending(token) else { return };
+        let Some(purpose) = self.outbox.take_pending(token) else {
+            return;
+        };
         let out = &mut self.outbox;
         match purpose {
-            Purpose::Generation { group_id, generation } => {
+            Purpose::Generation {
+                group_id,
+                generation,
+            } => {
                 if let Some(group) = self.groups.get_mut(&group_id) {
                     group.on_generation_persisted(now, generation, &result, out);
                 }
                 self.settle(&group_id);
             }
-            Purpose::Assignment { group_id, generation } => {
+            Purpose::Assignment {
+                group_id,
+                generation,
+            } => {
                 if let Some(group) = self.groups.get_mut(&group_id) {
                     group.on_assignment_persisted(now, &self.rules, generation, &result, out);
                 }
@@ -169,7 +178,11 @@ impl Coordinator {
             Purpose::StaticMember { token, joined } => {
                 out.join(token, result.map(|()| joined));
             }
-            Purpose::Commit { group_id, token, answer } => {
+            Purpose::Commit {
+                group_id,
+                token,
+                answer,
+            } => {
                 if let Some(group) = self.groups.get_mut(&group_id) {
                     group.remove_pending_offsets(&answer);
                 }
@@ -193,8 +206,10 @@ impl Coordinator {
             return;
         }
         let group_id = &request.group_id;
-        let group =
-            self.groups.entry(group_id.clone()).or_insert_with(|| Group::new(group_id, now));
+        let group = self
+            .groups
+            .entry(group_id.clone())
+            .or_insert_with(|| Group::new(group_id, now));
         group.join(now, &self.rules, request, unique, token, &mut self.outbox);
         self.settle(group_id);
     }
@@ -228,7 +243,10 @@ impl Coordinator {
     /// A member is alive.
     pub fn heartbeat(&mut self, now: Now, request: &HeartbeatRequest) -> Result<(), GroupError> {
         check_group_id(&request.group_id)?;
-        let group = self.groups.get_mut(&request.group_id).ok_or(GroupError::UnknownMemberId)?;
+        let group = self
+            .groups
+            .get_mut(&request.group_id)
+            .ok_or(GroupError::UnknownMemberId)?;
         group.heartbeat(now, request)
     }
 
@@ -240,7 +258,10 @@ impl Coordinator {
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         check_group_id(&request.group_id)?;
         let Some(group) = self.groups.get_mut(&request.group_id) else {
-            return Ok(vec![Err(GroupError::UnknownMemberId); request.members.len()]);
+            return Ok(vec![
+                Err(GroupError::UnknownMemberId);
+                request.members.len()
+            ]);
         };
         let answer = group.leave(now, &self.rules, &request.members, &mut self.outbox);
         self.settle(&request.group_id);
@@ -296,7 +317,9 @@ fn answer_with(purpose: Purpose, error: &GroupError, out: &mut Outbox) {
     match purpose {
         Purpose::StaticMember { token, .. } => out.join(token, Err(error)),
         Purpose::Commit { token, .. } => out.reply(token, Reply::Commit(Err(error))),
-        Purpose::DeleteGroup { token: Some(token), .. } => {
+        Purpose::DeleteGroup {
+            token: Some(token), ..
+        } => {
             out.reply(token, Reply::DeleteGroup(Err(error)));
         }
         Purpose::DeleteOffsets { token, .. } => {

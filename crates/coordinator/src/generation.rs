@@ -11,7 +11,11 @@ impl GenerationId {
     /// Makes a generation; a negative number (a sentinel of the wire) gives `None`.
     #[must_use]
     pub const fn new(value: i32) -> Option<GenerationId> {
-        if value < 0 { None } else { Some(GenerationId(value)) }
+        if value < 0 {
+            None
+        } else {
+            Some(GenerationId(value))
+        }
     }
 
     /// The number as the wire carries it.

@@ -21,9 +21,7 @@ use bytes::Bytes;
 
 use ottla_types::{MonotonicMs, PartitionIndex, WallClockMs};
 
-use crate::{
-    GenerationId, GroupError, GroupMetadataValue, OffsetsRecord, outbox::Outbox,
-};
+use crate::{GenerationId, GroupError, GroupMetadataValue, OffsetsRecord, outbox::Outbox};
 
 use self::{member::Member, round::JoinTimer};
 
@@ -188,7 +186,8 @@ impl Group {
         member.join_order = self.next_join_order;
         self.next_join_order += 1;
         if let Some(instance) = &member.group_instance_id {
-            self.static_members.insert(instance.clone(), member.member_id.clone());
+            self.static_members
+                .insert(instance.clone(), member.member_id.clone());
         }
         if self.leader.is_none() {
             self.leader = Some(member.member_id.clone());
@@ -198,7 +197,9 @@ impl Group {
 
     /// Takes a member out; whoever waits for it hears that it is unknown and may join anew.
     fn remove_member(&mut self, member_id: &str, out: &mut Outbox) {
-        let Some(mut member) = self.members.remove(member_id) else { return };
+        let Some(mut member) = self.members.remove(member_id) else {
+            return;
+        };
         member.fail(&GroupError::UnknownMemberId, out);
         if let Some(instance) = &member.group_instance_id {
             self.static_members.remove(instance);
@@ -221,12 +222,17 @@ impl Group {
         group_instance_id: Option<&str>,
     ) -> Result<&mut Member, GroupError> {
         if let Some(instance) = group_instance_id {
-            let holder = self.static_members.get(instance).ok_or(GroupError::UnknownMemberId)?;
+            let holder = self
+                .static_members
+                .get(instance)
+                .ok_or(GroupError::UnknownMemberId)?;
             if holder != member_id {
                 return Err(GroupError::FencedInstanceId);
             }
         }
-        self.members.get_mut(member_id).ok_or(GroupError::UnknownMemberId)
+        self.members
+            .get_mut(member_id)
+            .ok_or(GroupError::UnknownMemberId)
     }
 
     fn check_generation(&self, generation: Option<GenerationId>) -> Result<(), GroupError> {
@@ -239,14 +245,21 @@ impl Group {
 
     /// The longest that any member needs to rejoin.
     fn rebalance_timeout_ms(&self) -> u64 {
-        self.members.values().map(Member::rebalance_timeout).max().unwrap_or(0)
+        self.members
+            .values()
+            .map(Member::rebalance_timeout)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The group as a record. Without `assignments` it only reserves the generation.
     fn record(&self, assignments: Option<&BTreeMap<String, Bytes>>) -> OffsetsRecord {
         let none = Bytes::new();
         let assigned = |member: &Member| {
-            assignments.and_then(|all| all.get(&member.member_id)).unwrap_or(&none).clone()
+            assignments
+                .and_then(|all| all.get(&member.member_id))
+                .unwrap_or(&none)
+                .clone()
         };
         let members = self
             .members
@@ -261,7 +274,10 @@ impl Group {
             current_state_timestamp: Some(self.state_timestamp),
             members,
         };
-        OffsetsRecord::Group { group_id: self.id.clone(), value: Some(value) }
+        OffsetsRecord::Group {
+            group_id: self.id.clone(),
+            value: Some(value),
+        }
     }
 
     /// Answers everybody who waits: this broker no longer coordinates the group.

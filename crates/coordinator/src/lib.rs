@@ -43,6 +43,5 @@ pub use request::{
 };
 pub use subscription::subscribed_topics;
 
-
 #[cfg(test)]
 mod scenarios;

@@ -46,19 +46,35 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A new generation, before its members hear of it (G-4).
-    Generation { group_id: String, generation: GenerationId },
+    Generation {
+        group_id: String,
+        generation: GenerationId,
+    },
     /// The assignment of a generation, before anybody gets it.
-    Assignment { group_id: String, generation: GenerationId },
+    Assignment {
+        group_id: String,
+        generation: GenerationId,
+    },
     /// A static member's new id.
     StaticMember { token: ReplyToken, joined: Joined },
     /// A generation without members; nobody waits.
     EmptyGeneration,
     /// An offset commit.
-    Commit { group_id: String, token: ReplyToken, answer: Vec<CommittedTopic> },
+    Commit {
+        group_id: String,
+        token: ReplyToken,
+        answer: Vec<CommittedTopic>,
+    },
     /// A group's removal, by an administrator or because nothing of it is left.
-    DeleteGroup { group_id: String, token: Option<ReplyToken> },
+    DeleteGroup {
+        group_id: String,
+        token: Option<ReplyToken>,
+    },
     /// Removal of single offsets by an administrator.
-    DeleteOffsets { token: ReplyToken, answer: Vec<DeletedOffset> },
+    DeleteOffsets {
+        token: ReplyToken,
+        answer: Vec<DeletedOffset>,
+    },
     /// Removal of offsets that expired or whose topic is gone; nobody waits.
     Housekeeping,
 }
@@ -103,7 +119,8 @@ impl Outbox {
     /// Everything pending, oldest first; nothing of it will be appended any more, and later
     /// outcomes of it will be ignored.
     pub(crate) fn drop_pending(&mut self) -> Vec<Purpose> {
-        self.effects.retain(|effect| matches!(effect, Effect::Reply(..)));
+        self.effects
+            .retain(|effect| matches!(effect, Effect::Reply(..)));
         std::mem::take(&mut self.pending).into_values().collect()
     }
 

@@ -15,8 +15,9 @@ pub fn partition_for_group(group_id: &str, partitions: i32) -> PartitionIndex {
 }
 
 fn java_hash_code(text: &str) -> i32 {
-    text.encode_utf16()
-        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+    text.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
 }
 
 #[cfg(test)]
@@ -35,7 +36,11 @@ mod tests {
             ("g-😀", 17),
         ];
         for (group_id, partition) in vectors {
-            assert_eq!(partition_for_group(group_id, 50), PartitionIndex(partition), "{group_id:?}");
+            assert_eq!(
+                partition_for_group(group_id, 50),
+                PartitionIndex(partition),
+                "{group_id:?}"
+            );
         }
         assert_eq!(java_hash_code("my-group"), -1_906_497_762);
         assert_eq!(java_hash_code("polygenelubricants"), i32::MIN);

@@ -83,7 +83,12 @@ impl OffsetsRecord {
     pub fn encode(&self) -> Result<(Bytes, Option<Bytes>), EncodeError> {
         let mut key = Vec::with_capacity(64);
         let value = match self {
-            OffsetsRecord::Offset { group_id, topic, partition, value } => {
+            OffsetsRecord::Offset {
+                group_id,
+                topic,
+                partition,
+                value,
+            } => {
                 key.put_i16(OFFSET_COMMIT);
                 put_string(&mut key, group_id)?;
                 put_string(&mut key, topic)?;

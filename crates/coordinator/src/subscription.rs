@@ -34,11 +34,24 @@ mod tests {
 
     #[test]
     fn topics_are_found_and_junk_is_unknown() {
-        let metadata = [&[0, 1, 0, 0, 0, 2, 0, 1][..], b"a", &[0, 2], b"bc", &[255; 4]].concat();
+        let metadata = [
+            &[0, 1, 0, 0, 0, 2, 0, 1][..],
+            b"a",
+            &[0, 2],
+            b"bc",
+            &[255; 4],
+        ]
+        .concat();
         let topics = BTreeSet::from(["a".to_owned(), "bc".to_owned()]);
         assert_eq!(subscribed_topics(&metadata), Some(topics));
         assert_eq!(subscribed_topics(b""), None);
-        assert_eq!(subscribed_topics(&[0, 0, 127, 255, 255, 255, 0, 1, 65]), None);
-        assert_eq!(subscribed_topics(&[0, 0, 255, 255, 255, 255]), Some(BTreeSet::new()));
+        assert_eq!(
+            subscribed_topics(&[0, 0, 127, 255, 255, 255, 0, 1, 65]),
+            None
+        );
+        assert_eq!(
+            subscribed_topics(&[0, 0, 255, 255, 255, 255]),
+            Some(BTreeSet::new())
+        );
     }
 }

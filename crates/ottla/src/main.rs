@@ -1,3 +1,15 @@
-//! A Kafka-compatible, replicated event-streaming cluster.
+//! `ottla`: arguments, logging, exit codes. What a command does is in the libraries.
 
-fn main() {}
+mod arguments;
+mod commands;
+mod logging;
+mod panics;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    commands::run(arguments)
+}

@@ -34,6 +34,14 @@ struct Latest {
     offset: Offset,
 }
 
+/// A segment file found on disk, good up to `size`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundSegment<'a> {
+    pub(crate) base_offset: Offset,
+    pub(crate) file: &'a Arc<dyn File>,
+    pub(crate) size: u64,
+}
+
 /// The writer's half of the newest segment.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
@@ -240,27 +248,25 @@ impl ActiveSegment {
     pub(crate) fn reopen(
         state: &Arc<DirState>,
         dir: &Path,
-        base_offset: Offset,
-        file: &Arc<dyn File>,
-        size: u64,
+        found: FoundSegment<'_>,
         known: &KnownEntries,
         interval_bytes: u32,
         created: WallClockMs,
     ) -> Result<ActiveSegment, ScanError> {
+        let FoundSegment { base_offset, file, size } = found;
         let start = SegmentEnd { position: 0, offset: base_offset };
-        let file = Arc::clone(file);
-        let mut active = ActiveSegment::new(state, dir, base_offset, file, start, created);
-        let file = Arc::clone(&active.segment.file);
+        let mut active =
+            ActiveSegment::new(state, dir, base_offset, Arc::clone(file), start, created);
         if size > 0 {
-            let mut scan = HeadScan::new(&*file, 0, size, LOOKUP_CHUNK);
+            let mut scan = HeadScan::new(&**file, 0, size, LOOKUP_CHUNK);
             active.first_timestamp = scan.next()?.map(|found| found.header.max_timestamp);
         }
-        let kept = known.checked_below(&*file, base_offset, size)?;
+        let kept = known.checked_below(&**file, base_offset, size)?;
         if let Some(last) = kept.offsets.last() {
             active.restore(&kept);
             active.end.position = u64::from(last.position);
         }
-        let mut scan = HeadScan::new(&*file, active.end.position, size, SCAN_CHUNK);
+        let mut scan = HeadScan::new(&**file, active.end.position, size, SCAN_CHUNK);
         while let Some(found) = scan.next()? {
             active.note(&found.header, interval_bytes);
         }

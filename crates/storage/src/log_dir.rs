@@ -19,7 +19,7 @@ use crate::checkpoint::{self, Offsets};
 use crate::config::LogConfig;
 use crate::dir_state::DirState;
 use crate::error::{DiskError, LogDirError, LogError};
-use crate::files::{DiskSpace, Files, Lock, read_small_file};
+use crate::files::{Access, DiskSpace, Entry, Files, Lock, read_small_file};
 use crate::log::{Log, Marks, OpenLog, Recovery};
 use crate::meta::{self, MetaProperties};
 use crate::names;
@@ -253,6 +253,7 @@ impl LogDir {
                 recovery_point: checkpoints.recovery_points.get(&key).copied(),
                 log_start_offset: checkpoints.log_starts.get(&key).copied(),
                 high_watermark: checkpoints.high_watermarks.get(&key).copied(),
+                durable_floor: None,
             };
             (marks, checkpoints.opened.insert(key))
         };
@@ -287,15 +288,21 @@ impl LogDir {
         }
         state.read("create", dir, state.files.create_dir(dir))?;
         let entries = state.read("list", dir, state.files.list(dir))?;
-        let holds_data = entries
-            .iter()
-            .any(|entry| names::parse_segment_file(&entry.name).is_some_and(|f| f.1 == names::LOG));
+        let is_log = |entry: &&Entry| {
+            names::parse_segment_file(&entry.name).is_some_and(|file| file.1 == names::LOG)
+        };
+        let mut holds_data = false;
+        for entry in entries.iter().filter(is_log) {
+            let path = dir.join(&entry.name);
+            let size = state.files.open(&path, Access::Read).and_then(|file| file.size());
+            holds_data |= state.read("stat", &path, size)? > 0;
+        }
         if holds_data {
             // Whose the data is nobody can say.
             return Err(LogError::TopicIdMismatch { expected, found: None });
         }
+        // The names in the new directory are synced once its first segment is there too.
         state.replace_file(&path, &meta::encode_partition_metadata(expected))?;
-        state.sync_dir(dir)?;
         state.sync_dir(self.path())?;
         Ok(true)
     }

@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn x14_odd_names_are_not_partitions() {
-        for name in ["..-0", "a/b-0", "-0", "t-", "t-01", "t-+1", "t--1", "t", "t-99999999999"] {
+        for name in ["..-0", "a/b-0", "-0", "t-", "t-01", "t-+1", "t", "t-99999999999"] {
             assert_eq!(parse_partition_dir(name), None, "{name}");
         }
         assert!(!is_topic_name(""));

@@ -9,7 +9,7 @@ use crate::producers::{Producer, Producers, WrittenBatch};
 /// Version of Kafka's file.
 const KAFKA_VERSION: i16 = 1;
 /// Size of an entry of Kafka's file.
-const KAFKA_ENTRY: usize = 48;
+const KAFKA_ENTRY: usize = 46;
 /// Magic of our file: "OTPS".
 const MAGIC: u32 = 0x4f54_5053;
 /// Version of our file.

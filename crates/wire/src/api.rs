@@ -92,9 +92,15 @@ apis! {
     22 InitProducerId 0..=5 flexible 2 shapes::INIT_PRODUCER_ID;
     23 OffsetForLeaderEpoch 2..=4 flexible 4 shapes::OFFSET_FOR_LEADER_EPOCH;
     32 DescribeConfigs 1..=4 flexible 4 shapes::DESCRIBE_CONFIGS;
+    35 DescribeLogDirs 1..=4 flexible 2 shapes::DESCRIBE_LOG_DIRS;
     37 CreatePartitions 0..=3 flexible 2 shapes::CREATE_PARTITIONS;
+    42 DeleteGroups 0..=2 flexible 2 shapes::DELETE_GROUPS;
     44 IncrementalAlterConfigs 0..=1 flexible 1 shapes::INCREMENTAL_ALTER_CONFIGS;
+    46 ListPartitionReassignments 0..=0 flexible 0 shapes::LIST_PARTITION_REASSIGNMENTS;
+    47 OffsetDelete 0..=0 flexible 1 shapes::OFFSET_DELETE;
+    55 DescribeQuorum 0..=2 flexible 0 shapes::DESCRIBE_QUORUM;
     60 DescribeCluster 0..=2 flexible 0 shapes::DESCRIBE_CLUSTER;
+    75 DescribeTopicPartitions 0..=0 flexible 0 shapes::DESCRIBE_TOPIC_PARTITIONS;
 }
 
 /// A range of versions, both ends included.
@@ -123,7 +129,10 @@ impl Api {
     pub const fn advertised_versions(self) -> Versions {
         let served = self.versions();
         match self {
-            Api::Produce => Versions { min: 0, max: served.max },
+            Api::Produce => Versions {
+                min: 0,
+                max: served.max,
+            },
             _ => served,
         }
     }

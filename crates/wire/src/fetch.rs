@@ -254,14 +254,19 @@ impl<F> Encoder<F> {
     }
 
     fn partition_tags(&mut self, diverging: Option<EpochEnd>, leader: Option<CurrentLeader>) {
-        self.head.put_u8(u8::from(diverging.is_some()) + u8::from(leader.is_some()));
+        self.head
+            .put_u8(u8::from(diverging.is_some()) + u8::from(leader.is_some()));
         if let Some(EpochEnd { epoch, end_offset }) = diverging {
             self.head.put_slice(&[0, 13]); // Tag 0: an i32, an i64, no tags.
             self.head.put_i32(epoch);
             self.head.put_i64(end_offset);
             self.head.put_u8(0);
         }
-        if let Some(CurrentLeader { leader_id, leader_epoch }) = leader {
+        if let Some(CurrentLeader {
+            leader_id,
+            leader_epoch,
+        }) = leader
+        {
             self.head.put_slice(&[1, 9]); // Tag 1: two i32, no tags.
             self.head.put_i32(leader_id);
             self.head.put_i32(leader_epoch);
@@ -326,7 +331,8 @@ impl<F> Encoder<F> {
             self.unsigned_varint(text.len() + 1)?;
         } else {
             let len = i16::try_from(text.len());
-            self.head.put_i16(len.map_err(|_| EncodeError::TooLarge(text.len()))?);
+            self.head
+                .put_i16(len.map_err(|_| EncodeError::TooLarge(text.len()))?);
         }
         self.head.put_slice(text.as_bytes());
         Ok(())
@@ -337,7 +343,8 @@ impl<F> Encoder<F> {
         if self.flexible {
             self.unsigned_varint(len + 1)
         } else {
-            self.head.put_i32(i32::try_from(len).map_err(|_| EncodeError::TooLarge(len))?);
+            self.head
+                .put_i32(i32::try_from(len).map_err(|_| EncodeError::TooLarge(len))?);
             Ok(())
         }
     }

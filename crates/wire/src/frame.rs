@@ -41,7 +41,9 @@ pub enum Frame {
 /// Takes the next frame off the front of `buffer`.
 pub fn next_frame(buffer: &mut BytesMut, limit_bytes: usize) -> Result<Frame, FrameError> {
     let Some(prefix) = buffer.first_chunk::<4>() else {
-        return Ok(Frame::Partial { reserve_bytes: READ_BYTES_MIN });
+        return Ok(Frame::Partial {
+            reserve_bytes: READ_BYTES_MIN,
+        });
     };
     let len = i32::from_be_bytes(*prefix);
     let bytes = usize::try_from(len).map_err(|_| FrameError::Negative(len))?;
@@ -65,13 +67,22 @@ mod tests {
     #[test]
     fn frames_come_out_whole_and_in_order() {
         let mut buffer = BytesMut::from(&b"\0\0\0\x02ab\0\0\0\0\0\0\0\x01"[..]);
-        let Ok(Frame::Whole(first)) = next_frame(&mut buffer, 10) else { panic!() };
+        let Ok(Frame::Whole(first)) = next_frame(&mut buffer, 10) else {
+            panic!()
+        };
         assert_eq!(&first[..], b"ab");
-        let Ok(Frame::Whole(second)) = next_frame(&mut buffer, 10) else { panic!() };
+        let Ok(Frame::Whole(second)) = next_frame(&mut buffer, 10) else {
+            panic!()
+        };
         assert!(second.is_empty());
-        assert!(matches!(next_frame(&mut buffer, 10), Ok(Frame::Partial { .. })));
+        assert!(matches!(
+            next_frame(&mut buffer, 10),
+            Ok(Frame::Partial { .. })
+        ));
         buffer.extend_from_slice(b"z");
-        let Ok(Frame::Whole(third)) = next_frame(&mut buffer, 10) else { panic!() };
+        let Ok(Frame::Whole(third)) = next_frame(&mut buffer, 10) else {
+            panic!()
+        };
         assert_eq!(&third[..], b"z");
     }
 
@@ -87,9 +98,18 @@ mod tests {
     #[test]
     fn bad_lengths_are_refused() {
         let mut buffer = BytesMut::from(&b"\xff\xff\xff\xff"[..]);
-        assert_eq!(next_frame(&mut buffer, 10).unwrap_err(), FrameError::Negative(-1));
+        assert_eq!(
+            next_frame(&mut buffer, 10).unwrap_err(),
+            FrameError::Negative(-1)
+        );
         let mut buffer = BytesMut::from(&b"\0\0\0\x0b"[..]);
         let error = next_frame(&mut buffer, 10).unwrap_err();
-        assert_eq!(error, FrameError::TooLarge { bytes: 11, limit_bytes: 10 });
+        assert_eq!(
+            error,
+            FrameError::TooLarge {
+                bytes: 11,
+                limit_bytes: 10
+            }
+        );
     }
 }

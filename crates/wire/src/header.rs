@@ -59,13 +59,17 @@ pub fn take_header(frame: &mut BytesMut) -> Result<RequestHeader, HeaderError> {
     let api_key = reader.i16()?;
     let version = reader.i16()?;
     let correlation_id = reader.i32()?;
-    let unsupported = HeaderError::Unsupported { api_key, api_version: version };
+    let unsupported = HeaderError::Unsupported {
+        api_key,
+        api_version: version,
+    };
     let api = Api::from_key(api_key).ok_or(unsupported)?;
     if !api.versions().contains(version) {
         return Err(match api {
-            Api::ApiVersions => {
-                HeaderError::UnsupportedApiVersions { api_version: version, correlation_id }
-            }
+            Api::ApiVersions => HeaderError::UnsupportedApiVersions {
+                api_version: version,
+                correlation_id,
+            },
             _ => unsupported,
         });
     }
@@ -81,7 +85,12 @@ pub fn take_header(frame: &mut BytesMut) -> Result<RequestHeader, HeaderError> {
     }
     let header_bytes = frame.len() - reader.remaining();
     frame.advance(header_bytes);
-    Ok(RequestHeader { api, version, correlation_id, client_id })
+    Ok(RequestHeader {
+        api,
+        version,
+        correlation_id,
+        client_id,
+    })
 }
 
 fn client_id(bytes: &[u8]) -> Result<String, HeaderError> {
@@ -96,7 +105,8 @@ fn client_id(bytes: &[u8]) -> Result<String, HeaderError> {
 fn skip_tags(reader: &mut Reader<'_>) -> Result<(), HeaderError> {
     for _ in 0..reader.unsigned_varint()? {
         reader.unsigned_varint()?;
-        let size = usize::try_from(reader.unsigned_varint()?).map_err(|_| HeaderError::Malformed)?;
+        let size =
+            usize::try_from(reader.unsigned_varint()?).map_err(|_| HeaderError::Malformed)?;
         reader.take(size)?;
     }
     Ok(())
@@ -115,7 +125,10 @@ mod tests {
         // Heartbeat 3 is not flexible, Heartbeat 4 is.
         let mut v1 = frame(b"\0\x0c\0\x03\0\0\0\x07\0\x02id|body");
         let header = take_header(&mut v1).unwrap();
-        assert_eq!((header.api, header.version, header.correlation_id), (Api::Heartbeat, 3, 7));
+        assert_eq!(
+            (header.api, header.version, header.correlation_id),
+            (Api::Heartbeat, 3, 7)
+        );
         assert_eq!(header.client_id.as_deref(), Some("id"));
         assert_eq!(&v1[..], b"|body");
 
@@ -128,12 +141,26 @@ mod tests {
     #[test]
     fn unknown_apis_and_versions_are_told_apart() {
         let error = take_header(&mut frame(b"\0\x04\0\x01\0\0\0\x07\xff\xff")).unwrap_err();
-        assert_eq!(error, HeaderError::Unsupported { api_key: 4, api_version: 1 });
+        assert_eq!(
+            error,
+            HeaderError::Unsupported {
+                api_key: 4,
+                api_version: 1
+            }
+        );
         let error = take_header(&mut frame(b"\0\0\0\x02\0\0\0\x07\xff\xff")).unwrap_err();
-        assert_eq!(error, HeaderError::Unsupported { api_key: 0, api_version: 2 });
+        assert_eq!(
+            error,
+            HeaderError::Unsupported {
+                api_key: 0,
+                api_version: 2
+            }
+        );
         let error = take_header(&mut frame(b"\0\x12\0\x63\0\0\0\x07")).unwrap_err();
-        let expected =
-            HeaderError::UnsupportedApiVersions { api_version: 99, correlation_id: 7 };
+        let expected = HeaderError::UnsupportedApiVersions {
+            api_version: 99,
+            correlation_id: 7,
+        };
         assert_eq!(error, expected);
     }
 
@@ -147,7 +174,10 @@ mod tests {
             b"\0\x0c\0\x03\0\0\0\x07\0\x01\xff",
             b"\0\x0c\0\x04\0\0\0\x07\xff\xff\xff\xff\xff\xff\x0f",
         ] {
-            assert_eq!(take_header(&mut frame(bytes)).unwrap_err(), HeaderError::Malformed);
+            assert_eq!(
+                take_header(&mut frame(bytes)).unwrap_err(),
+                HeaderError::Malformed
+            );
         }
     }
 

@@ -35,11 +35,9 @@ pub use frame::{Frame, FrameError, next_frame};
 pub use header::{HeaderError, RequestHeader, take_header};
 pub use kafka_protocol::{
     messages,
-    protocol::{Encodable, Request, StrBytes},
+    protocol::{Encodable, StrBytes},
 };
-pub use produce::{
-    ProduceDecodeError, ProducePartition, ProduceRequest, ProduceTopic, TopicKey,
-};
+pub use produce::{ProduceDecodeError, ProducePartition, ProduceRequest, ProduceTopic, TopicKey};
 pub use request::{DecodeError, decode_request};
 pub use response::{EncodeError, encode_response};
 pub use shape::ShapeError;

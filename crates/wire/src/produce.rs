@@ -149,17 +149,25 @@ impl Decoder {
         };
         let Some(len) = len else { return Ok(None) };
         let text = self.split(len)?.freeze();
-        StrBytes::from_utf8(text).map(Some).map_err(|_| ProduceDecodeError::Text)
+        StrBytes::from_utf8(text)
+            .map(Some)
+            .map_err(|_| ProduceDecodeError::Text)
     }
 
     fn long_length(&mut self) -> Result<Option<usize>, ShapeError> {
-        if self.flexible { self.compact_length() } else { length(self.i32()?) }
+        if self.flexible {
+            self.compact_length()
+        } else {
+            length(self.i32()?)
+        }
     }
 
     fn compact_length(&mut self) -> Result<Option<usize>, ShapeError> {
         match self.unsigned_varint()?.checked_sub(1) {
             None => Ok(None),
-            Some(len) => usize::try_from(len).map(Some).map_err(|_| ShapeError::Short),
+            Some(len) => usize::try_from(len)
+                .map(Some)
+                .map_err(|_| ShapeError::Short),
         }
     }
 
@@ -168,8 +176,10 @@ impl Decoder {
         if count > self.body.len() {
             return Err(ShapeError::Short);
         }
-        self.elements_left =
-            self.elements_left.checked_sub(count).ok_or(ShapeError::TooManyElements)?;
+        self.elements_left = self
+            .elements_left
+            .checked_sub(count)
+            .ok_or(ShapeError::TooManyElements)?;
         Ok(count)
     }
 
@@ -204,6 +214,8 @@ fn short(_: bytes::TryGetError) -> ShapeError {
 fn length(len: i32) -> Result<Option<usize>, ShapeError> {
     match len {
         -1 => Ok(None),
-        _ => usize::try_from(len).map(Some).map_err(|_| ShapeError::NegativeLength),
+        _ => usize::try_from(len)
+            .map(Some)
+            .map_err(|_| ShapeError::NegativeLength),
     }
 }

@@ -63,8 +63,14 @@ mod tests {
     fn varints_end_within_32_bits() {
         assert_eq!(Reader::new(&[0]).unsigned_varint(), Ok(0));
         assert_eq!(Reader::new(&[0xac, 0x02]).unsigned_varint(), Ok(300));
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).unsigned_varint(), Ok(u32::MAX));
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).unsigned_varint(), Err(ShortRead));
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).unsigned_varint(),
+            Ok(u32::MAX)
+        );
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).unsigned_varint(),
+            Err(ShortRead)
+        );
         assert_eq!(Reader::new(&[0x80]).unsigned_varint(), Err(ShortRead));
     }
 }

@@ -36,11 +36,13 @@ pub fn encode_response<R: Encodable>(
 ) -> Result<Bytes, EncodeError> {
     let mut frame = BytesMut::with_capacity(RESPONSE_BYTES);
     put_header(&mut frame, api, version, correlation_id);
-    response.encode(&mut frame, version).map_err(|error| EncodeError::Refused {
-        api,
-        version,
-        reason: error.to_string(),
-    })?;
+    response
+        .encode(&mut frame, version)
+        .map_err(|error| EncodeError::Refused {
+            api,
+            version,
+            reason: error.to_string(),
+        })?;
     let body_bytes = frame.len() - 4;
     set_length(&mut frame, body_bytes)?;
     Ok(frame.freeze())

@@ -38,13 +38,19 @@ pub(crate) enum Kind {
     Texts,
     /// A struct in a tagged field.
     Struct(&'static [Field]),
+    /// A struct behind a byte that says whether it is there.
+    Optional(&'static [Field]),
     /// A tagged field that the decoder knows.
     Tag(u32, &'static Kind),
 }
 
 /// A field that exists in every version.
 pub(crate) const fn field(kind: Kind) -> Field {
-    Field { kind, from: 0, to: i16::MAX }
+    Field {
+        kind,
+        from: 0,
+        to: i16::MAX,
+    }
 }
 
 impl Field {
@@ -130,7 +136,11 @@ impl Walk<'_> {
                 self.value(&field.kind)?;
             }
         }
-        if self.flexible { self.tags(fields) } else { Ok(()) }
+        if self.flexible {
+            self.tags(fields)
+        } else {
+            Ok(())
+        }
     }
 
     fn value(&mut self, kind: &'static Kind) -> Result<(), ShapeError> {
@@ -158,6 +168,11 @@ impl Walk<'_> {
                 }
             }
             Kind::Struct(fields) => self.fields(fields)?,
+            Kind::Optional(fields) => {
+                if self.reader.take(1)? == [1] {
+                    self.fields(fields)?;
+                }
+            }
             Kind::Tag(_, kind) => self.value(kind)?,
         }
         Ok(())
@@ -175,7 +190,11 @@ impl Walk<'_> {
 
     /// The length of an array or of bytes; null counts as empty.
     fn long_length(&mut self) -> Result<usize, ShapeError> {
-        if self.flexible { self.compact_length() } else { length(self.reader.i32()?) }
+        if self.flexible {
+            self.compact_length()
+        } else {
+            length(self.reader.i32()?)
+        }
     }
 
     fn compact_length(&mut self) -> Result<usize, ShapeError> {
@@ -188,8 +207,10 @@ impl Walk<'_> {
         if count > self.reader.remaining() {
             return Err(ShapeError::Short); // No element is shorter than a byte.
         }
-        self.elements_left =
-            self.elements_left.checked_sub(count).ok_or(ShapeError::TooManyElements)?;
+        self.elements_left = self
+            .elements_left
+            .checked_sub(count)
+            .ok_or(ShapeError::TooManyElements)?;
         Ok(count)
     }
 
@@ -212,8 +233,10 @@ impl Walk<'_> {
                 }
                 None => {
                     self.reader.take(size)?;
-                    self.tags_left =
-                        self.tags_left.checked_sub(1).ok_or(ShapeError::TooManyTags)?;
+                    self.tags_left = self
+                        .tags_left
+                        .checked_sub(1)
+                        .ok_or(ShapeError::TooManyTags)?;
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use crate::shape::{
     Field,
-    Kind::{Bytes, Fixed, Numbers, Struct, Structs, Tag, Text, Texts},
+    Kind::{Bytes, Fixed, Numbers, Optional, Struct, Structs, Tag, Text, Texts},
     field,
 };
 
@@ -21,17 +21,17 @@ const TEXT: Field = field(Text);
 pub(crate) const PRODUCE: &[Field] = &[];
 
 pub(crate) const FETCH: &[Field] = &[
-    I32.until(14),             // replica_id
-    I32,                       // max_wait_ms
-    I32,                       // min_bytes
-    I32,                       // max_bytes
-    I8,                        // isolation_level
-    I32.since(7),              // session_id
-    I32.since(7),              // session_epoch
+    I32.until(14), // replica_id
+    I32,           // max_wait_ms
+    I32,           // min_bytes
+    I32,           // max_bytes
+    I8,            // isolation_level
+    I32.since(7),  // session_id
+    I32.since(7),  // session_epoch
     field(Structs(FETCH_TOPIC)),
     field(Structs(FORGOTTEN_TOPIC)).since(7),
-    TEXT.since(11),            // rack_id
-    field(Tag(0, &Text)).since(12), // cluster_id
+    TEXT.since(11),                                // rack_id
+    field(Tag(0, &Text)).since(12),                // cluster_id
     field(Tag(1, &Struct(&[I32, I64]))).since(15), // replica_state
 ];
 
@@ -39,12 +39,12 @@ const FETCH_TOPIC: &[Field] = &[
     TEXT.until(12),
     UUID.since(13),
     field(Structs(&[
-        I32,           // partition
-        I32.since(9),  // current_leader_epoch
-        I64,           // fetch_offset
-        I32.since(12), // last_fetched_epoch
-        I64.since(5),  // log_start_offset
-        I32,           // partition_max_bytes
+        I32,                                 // partition
+        I32.since(9),                        // current_leader_epoch
+        I64,                                 // fetch_offset
+        I32.since(12),                       // last_fetched_epoch
+        I64.since(5),                        // log_start_offset
+        I32,                                 // partition_max_bytes
         field(Tag(0, &Fixed(16))).since(17), // replica_directory_id
         field(Tag(1, &Fixed(8))).since(18),  // high_watermark
     ])),
@@ -87,8 +87,13 @@ pub(crate) const OFFSET_FETCH: &[Field] = &[
     TEXT.until(7), // group_id
     field(Structs(OFFSET_FETCH_TOPIC)).until(7),
     // group_id, member_id, member_epoch, topics
-    field(Structs(&[TEXT, TEXT.since(9), I32.since(9), field(Structs(OFFSET_FETCH_TOPIC))]))
-        .since(8),
+    field(Structs(&[
+        TEXT,
+        TEXT.since(9),
+        I32.since(9),
+        field(Structs(OFFSET_FETCH_TOPIC)),
+    ]))
+    .since(8),
     BOOL.since(7), // require_stable
 ];
 
@@ -195,4 +200,26 @@ pub(crate) const DESCRIBE_CLUSTER: &[Field] = &[
     BOOL,          // include_cluster_authorized_operations
     I8.since(1),   // endpoint_type
     BOOL.since(2), // include_fenced_brokers
+];
+
+pub(crate) const DESCRIBE_LOG_DIRS: &[Field] = &[field(Structs(&[TEXT, field(Numbers(4))]))];
+
+pub(crate) const DELETE_GROUPS: &[Field] = &[field(Texts)];
+
+pub(crate) const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[
+    I32, // timeout_ms
+    field(Structs(&[TEXT, field(Numbers(4))])),
+];
+
+pub(crate) const OFFSET_DELETE: &[Field] = &[
+    TEXT, // group_id
+    field(Structs(&[TEXT, field(Structs(&[I32]))])),
+];
+
+pub(crate) const DESCRIBE_QUORUM: &[Field] = &[field(Structs(&[TEXT, field(Structs(&[I32]))]))];
+
+pub(crate) const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
+    field(Structs(&[TEXT])),
+    I32,                           // response_partition_limit
+    field(Optional(&[TEXT, I32])), // cursor
 ];

@@ -21,12 +21,21 @@ fn text() -> impl Strategy<Value = StrBytes> {
 }
 
 fn produce_request() -> impl Strategy<Value = (i16, TheirProduceRequest)> {
-    let partition = (any::<i32>(), option::of(vec(any::<u8>(), 0..300))).prop_map(|(index, bytes)| {
-        PartitionProduceData::default().with_index(index).with_records(bytes.map(Bytes::from))
-    });
+    let partition =
+        (any::<i32>(), option::of(vec(any::<u8>(), 0..300))).prop_map(|(index, bytes)| {
+            PartitionProduceData::default()
+                .with_index(index)
+                .with_records(bytes.map(Bytes::from))
+        });
     let topic = (text(), any::<u128>(), vec(partition, 0..4));
-    (3i16..=13, option::of(text()), any::<i16>(), any::<i32>(), vec(topic, 0..4)).prop_map(
-        |(version, transactional_id, acks, timeout_ms, topics)| {
+    (
+        3i16..=13,
+        option::of(text()),
+        any::<i16>(),
+        any::<i32>(),
+        vec(topic, 0..4),
+    )
+        .prop_map(|(version, transactional_id, acks, timeout_ms, topics)| {
             let topics = topics.into_iter().map(|(name, id, partitions)| {
                 let topic = TopicProduceData::default().with_partition_data(partitions);
                 if version >= 13 {
@@ -41,8 +50,7 @@ fn produce_request() -> impl Strategy<Value = (i16, TheirProduceRequest)> {
                 .with_timeout_ms(timeout_ms)
                 .with_topic_data(topics.collect());
             (version, request)
-        },
-    )
+        })
 }
 
 type File = Bytes;
@@ -52,15 +60,20 @@ fn records() -> impl Strategy<Value = Records<File>> {
     prop_oneof![
         Just(()).prop_map(|()| Records::Empty),
         bytes().prop_map(Records::Memory),
-        bytes().prop_map(|slice| Records::File { bytes: slice.len(), slice }),
+        bytes().prop_map(|slice| Records::File {
+            bytes: slice.len(),
+            slice
+        }),
     ]
 }
 
 fn fetch_partition() -> impl Strategy<Value = FetchPartitionResponse<File>> {
-    let epochs = (any::<i32>(), any::<i64>())
-        .prop_map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
-    let leader = (any::<i32>(), any::<i32>())
-        .prop_map(|(leader_id, leader_epoch)| CurrentLeader { leader_id, leader_epoch });
+    let epochs =
+        (any::<i32>(), any::<i64>()).prop_map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
+    let leader = (any::<i32>(), any::<i32>()).prop_map(|(leader_id, leader_epoch)| CurrentLeader {
+        leader_id,
+        leader_epoch,
+    });
     (
         any::<i32>(),
         any::<[i64; 3]>(),
@@ -70,35 +83,50 @@ fn fetch_partition() -> impl Strategy<Value = FetchPartitionResponse<File>> {
         any::<i32>(),
         records(),
     )
-        .prop_map(|(index, marks, diverging_epoch, current_leader, aborted, preferred, records)| {
-            FetchPartitionResponse {
-                partition_index: index,
-                error_code: ErrorCode::NotLeaderOrFollower,
-                high_watermark: marks[0],
-                last_stable_offset: marks[1],
-                log_start_offset: marks[2],
-                diverging_epoch,
-                current_leader,
-                aborted_transactions: aborted,
-                preferred_read_replica: preferred,
-                records,
-            }
-        })
+        .prop_map(
+            |(index, marks, diverging_epoch, current_leader, aborted, preferred, records)| {
+                FetchPartitionResponse {
+                    partition_index: index,
+                    error_code: ErrorCode::NotLeaderOrFollower,
+                    high_watermark: marks[0],
+                    last_stable_offset: marks[1],
+                    log_start_offset: marks[2],
+                    diverging_epoch,
+                    current_leader,
+                    aborted_transactions: aborted,
+                    preferred_read_replica: preferred,
+                    records,
+                }
+            },
+        )
 }
 
 fn fetch_response() -> impl Strategy<Value = (i16, FetchResponse<File>)> {
     let topic = (text(), any::<u128>(), vec(fetch_partition(), 0..4));
-    let endpoint = (any::<i32>(), text(), any::<i32>(), option::of(text()))
-        .prop_map(|(node_id, host, port, rack)| NodeEndpoint { node_id, host, port, rack });
-    (4i16..=18, any::<[i32; 2]>(), vec(topic, 0..4), vec(endpoint, 0..3)).prop_map(
-        |(version, numbers, topics, node_endpoints)| {
-            let topics = topics.into_iter().map(|(name, id, partitions)| FetchTopicResponse {
-                topic: match version {
-                    13.. => TopicKey::Id(Uuid::from_u128(id)),
-                    _ => TopicKey::Name(name),
-                },
-                partitions,
-            });
+    let endpoint = (any::<i32>(), text(), any::<i32>(), option::of(text())).prop_map(
+        |(node_id, host, port, rack)| NodeEndpoint {
+            node_id,
+            host,
+            port,
+            rack,
+        },
+    );
+    (
+        4i16..=18,
+        any::<[i32; 2]>(),
+        vec(topic, 0..4),
+        vec(endpoint, 0..3),
+    )
+        .prop_map(|(version, numbers, topics, node_endpoints)| {
+            let topics = topics
+                .into_iter()
+                .map(|(name, id, partitions)| FetchTopicResponse {
+                    topic: match version {
+                        13.. => TopicKey::Id(Uuid::from_u128(id)),
+                        _ => TopicKey::Name(name),
+                    },
+                    partitions,
+                });
             let response = FetchResponse {
                 throttle_time_ms: numbers[0],
                 error_code: ErrorCode::InvalidFetchSessionEpoch,
@@ -107,8 +135,7 @@ fn fetch_response() -> impl Strategy<Value = (i16, FetchResponse<File>)> {
                 node_endpoints,
             };
             (version, response)
-        },
-    )
+        })
 }
 
 fn bytes_of(records: &Records<File>) -> Bytes {
@@ -264,6 +291,8 @@ fn large_records_are_chunks_and_small_ones_are_not() {
     };
     let chunks = response.encode(18, 1).unwrap();
     assert_eq!(chunks.len(), 3);
-    let Chunk::Bytes(records) = &chunks[1] else { panic!("a file") };
+    let Chunk::Bytes(records) = &chunks[1] else {
+        panic!("a file")
+    };
     assert_eq!(records.as_ptr(), large.as_ptr(), "records were copied");
 }

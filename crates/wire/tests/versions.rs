@@ -33,16 +33,23 @@ fn round_trip<R: Request + PartialEq + std::fmt::Debug>(
     request: &R,
 ) -> Bytes {
     let mut body = BytesMut::new();
-    request.encode(&mut body, version).unwrap();
+    request
+        .encode(&mut body, version)
+        .expect("encode a request");
     let body = body.freeze();
     let decoded: R = decode_request(api, version, body.clone())
         .unwrap_or_else(|error| panic!("{} {version}: {error}", api.name()));
     let mut again = BytesMut::new();
-    decoded.encode(&mut again, version).unwrap();
+    decoded
+        .encode(&mut again, version)
+        .expect("encode what was decoded");
     assert_eq!(body, again, "{} {version}", api.name());
     let mut longer = BytesMut::from(&body[..]);
     longer.extend_from_slice(b"\0");
-    assert!(decode_request::<R>(api, version, longer.freeze()).is_err(), "trailing byte");
+    assert!(
+        decode_request::<R>(api, version, longer.freeze()).is_err(),
+        "trailing byte"
+    );
     body
 }
 
@@ -73,6 +80,14 @@ fn decodes(api: Api, version: i16, body: Bytes) -> bool {
         Api::CreatePartitions => run::<CreatePartitionsRequest>(api, version, body),
         Api::IncrementalAlterConfigs => run::<IncrementalAlterConfigsRequest>(api, version, body),
         Api::DescribeCluster => run::<DescribeClusterRequest>(api, version, body),
+        Api::DescribeLogDirs => run::<DescribeLogDirsRequest>(api, version, body),
+        Api::DeleteGroups => run::<DeleteGroupsRequest>(api, version, body),
+        Api::ListPartitionReassignments => {
+            run::<ListPartitionReassignmentsRequest>(api, version, body)
+        }
+        Api::OffsetDelete => run::<OffsetDeleteRequest>(api, version, body),
+        Api::DescribeQuorum => run::<DescribeQuorumRequest>(api, version, body),
+        Api::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(api, version, body),
     }
 }
 
@@ -88,11 +103,17 @@ fn sample(api: Api, v: i16) -> Bytes {
             let topic = ListOffsetsTopic::default()
                 .with_name(name("t"))
                 .with_partitions(vec![partition.clone().with_timestamp(-2), partition]);
-            round_trip(api, v, &ListOffsetsRequest::default().with_topics(vec![topic]))
+            round_trip(
+                api,
+                v,
+                &ListOffsetsRequest::default().with_topics(vec![topic]),
+            )
         }
         Api::Metadata => {
-            let topic = metadata_request::MetadataRequestTopic::default().with_name(Some(name("t")));
-            let mut request = MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic]));
+            let topic =
+                metadata_request::MetadataRequestTopic::default().with_name(Some(name("t")));
+            let mut request =
+                MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic]));
             if v >= 8 {
                 request.include_topic_authorized_operations = true;
             }
@@ -195,7 +216,11 @@ fn sample(api: Api, v: i16) -> Bytes {
                 .with_name(name("t"))
                 .with_assignments(vec![assignment.clone(), assignment])
                 .with_configs(vec![config.clone().with_value(opt(true, "v")), config]);
-            round_trip(api, v, &CreateTopicsRequest::default().with_topics(vec![topic.clone(), topic]))
+            round_trip(
+                api,
+                v,
+                &CreateTopicsRequest::default().with_topics(vec![topic.clone(), topic]),
+            )
         }
         Api::DeleteTopics => {
             let request = if v >= 6 {
@@ -219,7 +244,11 @@ fn sample(api: Api, v: i16) -> Bytes {
             let topic = OffsetForLeaderTopic::default()
                 .with_topic(name("t"))
                 .with_partitions(vec![partition.clone(), partition]);
-            round_trip(api, v, &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]))
+            round_trip(
+                api,
+                v,
+                &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]),
+            )
         }
         Api::DescribeConfigs => {
             let resource = describe_configs_request::DescribeConfigsResource::default()
@@ -234,7 +263,9 @@ fn sample(api: Api, v: i16) -> Bytes {
             use create_partitions_request::*;
             let assignment = CreatePartitionsAssignment::default().with_broker_ids(ids());
             let topic = CreatePartitionsTopic::default().with_name(name("t"));
-            let some = topic.clone().with_assignments(Some(vec![assignment.clone(), assignment]));
+            let some = topic
+                .clone()
+                .with_assignments(Some(vec![assignment.clone(), assignment]));
             let none = topic.with_assignments(None);
             let request = CreatePartitionsRequest::default().with_topics(vec![some, none]);
             round_trip(api, v, &request)
@@ -247,17 +278,74 @@ fn sample(api: Api, v: i16) -> Bytes {
                 .with_resource_name(text("t"))
                 .with_configs(vec![set, config.with_value(None)]);
             let request = IncrementalAlterConfigsRequest::default();
-            round_trip(api, v, &request.with_resources(vec![resource.clone(), resource]))
+            round_trip(
+                api,
+                v,
+                &request.with_resources(vec![resource.clone(), resource]),
+            )
         }
         Api::DescribeCluster => round_trip(api, v, &DescribeClusterRequest::default()),
+        Api::DescribeLogDirs => {
+            let topic = describe_log_dirs_request::DescribableLogDirTopic::default()
+                .with_topic(name("t"))
+                .with_partitions(vec![1, 2]);
+            let request = DescribeLogDirsRequest::default();
+            round_trip(
+                api,
+                v,
+                &request.with_topics(Some(vec![topic.clone(), topic])),
+            )
+        }
+        Api::DeleteGroups => {
+            let request = DeleteGroupsRequest::default().with_groups_names(vec![group(), group()]);
+            round_trip(api, v, &request)
+        }
+        Api::ListPartitionReassignments => {
+            use list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+            let topic = ListPartitionReassignmentsTopics::default()
+                .with_name(name("t"))
+                .with_partition_indexes(vec![1, 2]);
+            let request = ListPartitionReassignmentsRequest::default();
+            round_trip(
+                api,
+                v,
+                &request.with_topics(Some(vec![topic.clone(), topic])),
+            )
+        }
+        Api::OffsetDelete => {
+            use offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+            let partition = OffsetDeleteRequestPartition::default();
+            let topic = OffsetDeleteRequestTopic::default()
+                .with_name(name("t"))
+                .with_partitions(vec![partition.clone(), partition]);
+            let request = OffsetDeleteRequest::default().with_group_id(group());
+            round_trip(api, v, &request.with_topics(vec![topic.clone(), topic]))
+        }
+        Api::DescribeQuorum => {
+            use describe_quorum_request::{PartitionData, TopicData};
+            let topic = TopicData::default()
+                .with_topic_name(name("t"))
+                .with_partitions(vec![PartitionData::default()]);
+            let request = DescribeQuorumRequest::default();
+            round_trip(api, v, &request.with_topics(vec![topic.clone(), topic]))
+        }
+        Api::DescribeTopicPartitions => {
+            use describe_topic_partitions_request::{Cursor, TopicRequest};
+            let topic = TopicRequest::default().with_name(name("t"));
+            let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
+            round_trip(api, v, &request);
+            let cursor = Cursor::default().with_topic_name(name("t"));
+            round_trip(api, v, &request.with_cursor(Some(cursor)))
+        }
     }
 }
 
 fn produce(v: i16) -> Bytes {
     use produce_request::{PartitionProduceData, TopicProduceData};
-    let partition = PartitionProduceData::default()
-        .with_records(Some(Bytes::from_static(b"records")));
-    let mut topic = TopicProduceData::default().with_partition_data(vec![partition.clone(), partition]);
+    let partition =
+        PartitionProduceData::default().with_records(Some(Bytes::from_static(b"records")));
+    let mut topic =
+        TopicProduceData::default().with_partition_data(vec![partition.clone(), partition]);
     if v >= 13 {
         topic.topic_id = Uuid::from_u128(7);
     } else {
@@ -265,14 +353,16 @@ fn produce(v: i16) -> Bytes {
     }
     let mut body = BytesMut::new();
     let request = ProduceRequest::default().with_topic_data(vec![topic.clone(), topic]);
-    request.encode(&mut body, v).unwrap();
+    request.encode(&mut body, v).expect("encode a request");
     assert!(OurProduceRequest::decode(body.clone(), v).is_ok());
     body.freeze()
 }
 
 fn fetch(v: i16) -> FetchRequest {
     use fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
-    let mut partition = FetchPartition::default().with_partition(1).with_fetch_offset(9);
+    let mut partition = FetchPartition::default()
+        .with_partition(1)
+        .with_fetch_offset(9);
     if v >= 17 {
         partition.replica_directory_id = Uuid::from_u128(5);
     }
@@ -315,8 +405,9 @@ fn offset_fetch(v: i16) -> OffsetFetchRequest {
             .with_require_stable(v >= 7)
             .with_topics(Some(vec![topic.clone(), topic]));
     }
-    let topic =
-        OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![1, 2]);
+    let topic = OffsetFetchRequestTopics::default()
+        .with_name(name("t"))
+        .with_partition_indexes(vec![1, 2]);
     let all = OffsetFetchRequestGroup::default()
         .with_group_id(group())
         .with_member_id(opt(v >= 9, "member"))
@@ -326,9 +417,9 @@ fn offset_fetch(v: i16) -> OffsetFetchRequest {
 }
 
 fn every_version() -> impl Iterator<Item = (Api, i16)> {
-    Api::ALL
-        .iter()
-        .flat_map(|api| (api.versions().min..=api.versions().max).map(move |version| (*api, version)))
+    Api::ALL.iter().flat_map(|api| {
+        (api.versions().min..=api.versions().max).map(move |version| (*api, version))
+    })
 }
 
 #[test]
@@ -344,7 +435,11 @@ fn every_truncation_is_an_error() {
     for (api, version) in every_version() {
         let body = sample(api, version);
         for len in 0..body.len() {
-            assert!(!decodes(api, version, body.slice(..len)), "{} {version} {len}", api.name());
+            assert!(
+                !decodes(api, version, body.slice(..len)),
+                "{} {version} {len}",
+                api.name()
+            );
         }
     }
 }
@@ -354,7 +449,11 @@ fn every_truncation_is_an_error() {
 fn huge_lengths_anywhere_are_survived() {
     for (api, version) in every_version() {
         let body = sample(api, version);
-        for huge in [&[0x7f, 0xff, 0xff, 0xff][..], &[0x80, 0, 0, 0], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        for huge in [
+            &[0x7f, 0xff, 0xff, 0xff][..],
+            &[0x80, 0, 0, 0],
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        ] {
             for at in 0..body.len() {
                 let mut bytes = body.to_vec();
                 let end = (at + huge.len()).min(bytes.len());

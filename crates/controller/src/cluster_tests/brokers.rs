@@ -1,20 +1,15 @@
 //! What brokers see: registration, sessions, fencing, the metadata stream.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use uuid::Uuid;
 
 use ottla_metadata::{Command, Image, Outcome, Record, Registration};
 use ottla_rpc::{
-    controller::{
-        Heartbeat, HeartbeatReply, MetadataUpdate, SubscribeRequest, heartbeat_reply,
-    },
+    controller::{Heartbeat, HeartbeatReply, MetadataUpdate, SubscribeRequest, heartbeat_reply},
     convert,
 };
 use ottla_types::{BrokerEpoch, BrokerId};
@@ -49,9 +44,11 @@ impl Broker {
             live: BTreeSet::new(),
         };
         match net.execute(Command::RegisterBroker(registration)).await {
-            (_, Outcome::Registered { broker_epoch }) => {
-                Broker { id: BrokerId(id), incarnation, epoch: broker_epoch }
-            }
+            (_, Outcome::Registered { broker_epoch }) => Broker {
+                id: BrokerId(id),
+                incarnation,
+                epoch: broker_epoch,
+            },
             other => panic!("{other:?}"),
         }
     }
@@ -70,37 +67,63 @@ impl Broker {
 
     async fn connect(&self, net: &Net, active: i32) -> Session {
         let (heartbeats, receiver) = mpsc::channel(16);
-        heartbeats.send(self.beat(u64::MAX >> 1, true, false)).await.unwrap();
-        let answers = net.client(active).session(ReceiverStream::new(receiver)).await.unwrap();
-        Session { heartbeats, answers: answers.into_inner() }
+        heartbeats
+            .send(self.beat(u64::MAX >> 1, true, false))
+            .await
+            .unwrap();
+        let answers = net
+            .client(active)
+            .session(ReceiverStream::new(receiver))
+            .await
+            .unwrap();
+        Session {
+            heartbeats,
+            answers: answers.into_inner(),
+        }
     }
 }
 
 impl Session {
     /// Waits for an answer that satisfies `wanted`.
     async fn told(&mut self, wanted: impl Fn(&heartbeat_reply::Result) -> bool) {
+        assert!(self.is_told(wanted).await, "the stream ended");
+    }
+
+    /// The same; `false` if the stream ends first.
+    async fn is_told(&mut self, wanted: impl Fn(&heartbeat_reply::Result) -> bool) -> bool {
         let reading = async {
-            loop {
-                let reply = self.answers.message().await.unwrap().expect("an answer");
+            while let Ok(Some(reply)) = self.answers.message().await {
                 if reply.result.as_ref().is_some_and(&wanted) {
-                    return;
+                    return true;
                 }
             }
+            false
         };
-        tokio::time::timeout(LIMIT, reading).await.expect("the wanted answer");
+        tokio::time::timeout(LIMIT, reading)
+            .await
+            .expect("the wanted answer")
     }
 
     async fn unfenced(&mut self) {
-        self.told(|result| {
-            matches!(result, heartbeat_reply::Result::Accepted(accepted) if !accepted.fenced)
-        })
-        .await;
+        self.told(is_unfenced).await;
     }
 }
 
+fn is_unfenced(result: &heartbeat_reply::Result) -> bool {
+    matches!(result, heartbeat_reply::Result::Accepted(accepted) if !accepted.fenced)
+}
+
 async fn subscribe(net: &Net, active: i32, from_index: u64) -> Streaming<MetadataUpdate> {
-    let request = SubscribeRequest { cluster_id: String::new(), broker_id: 9, from_index };
-    net.client(active).subscribe(request).await.unwrap().into_inner()
+    let request = SubscribeRequest {
+        cluster_id: String::new(),
+        broker_id: 9,
+        from_index,
+    };
+    net.client(active)
+        .subscribe(request)
+        .await
+        .unwrap()
+        .into_inner()
 }
 
 /// Folds updates into an image until it satisfies `wanted`.
@@ -120,7 +143,9 @@ async fn follow(
             image.fold(update.index, &records);
         }
     };
-    tokio::time::timeout(LIMIT, reading).await.expect("the wanted image");
+    tokio::time::timeout(LIMIT, reading)
+        .await
+        .expect("the wanted image");
 }
 
 fn is_fenced(image: &Image, id: BrokerId) -> Option<bool> {
@@ -136,20 +161,30 @@ async fn a_broker_is_unfenced_when_ready_and_fenced_soon_after_its_stream_breaks
     let mut updates = subscribe(&net, active, 0).await;
     let broker = Broker::register(&net, 11, "127.0.0.1:1").await;
     let other = Broker::register(&net, 12, "127.0.0.1:1").await;
-    follow(&mut updates, &mut image, |image| is_fenced(image, BrokerId(12)) == Some(true)).await;
+    follow(&mut updates, &mut image, |image| {
+        is_fenced(image, BrokerId(12)) == Some(true)
+    })
+    .await;
     let mut session = broker.connect(&net, active).await;
     let mut other_session = other.connect(&net, active).await;
     session.unfenced().await;
     other_session.unfenced().await;
     net.execute(create_topic("t", 4)).await;
-    follow(&mut updates, &mut image, |image| image.partitions().count() == 4).await;
+    follow(&mut updates, &mut image, |image| {
+        image.partitions().count() == 4
+    })
+    .await;
     assert!(image.partitions_led_by(BrokerId(11)).count() > 0);
 
     let broke = Instant::now();
     drop(session);
     let beating = async {
         loop {
-            other_session.heartbeats.send(other.beat(1, true, false)).await.unwrap();
+            other_session
+                .heartbeats
+                .send(other.beat(1, true, false))
+                .await
+                .unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -162,8 +197,14 @@ async fn a_broker_is_unfenced_when_ready_and_fenced_soon_after_its_stream_breaks
         () = fenced => {}
     }
     println!("fenced {:?} after the stream broke", broke.elapsed());
-    assert!(broke.elapsed() >= Duration::from_millis(240), "the grace is kept");
-    assert!(broke.elapsed() < Duration::from_millis(1_900), "not by silence");
+    assert!(
+        broke.elapsed() >= Duration::from_millis(240),
+        "the grace is kept"
+    );
+    assert!(
+        broke.elapsed() < Duration::from_millis(1_900),
+        "not by silence"
+    );
     assert_eq!(net.handle(active).metrics().broker_fencings, 1);
     net.stop_all().await;
 }
@@ -195,7 +236,9 @@ async fn an_older_incarnation_is_told_that_it_is_stale() {
     let mut broker = Broker::register(&net, 11, "127.0.0.1:1").await;
     broker.epoch = BrokerEpoch::ZERO;
     let mut session = broker.connect(&net, active).await;
-    session.told(|result| matches!(result, heartbeat_reply::Result::Stale(_))).await;
+    session
+        .told(|result| matches!(result, heartbeat_reply::Result::Stale(_)))
+        .await;
     net.stop_all().await;
 }
 
@@ -213,13 +256,20 @@ async fn a_stopping_broker_hands_over_and_may_go() {
     first.unfenced().await;
     second.unfenced().await;
     net.execute(create_topic("t", 4)).await;
-    first.heartbeats.send(one.beat(u64::MAX >> 1, true, true)).await.unwrap();
+    first
+        .heartbeats
+        .send(one.beat(u64::MAX >> 1, true, true))
+        .await
+        .unwrap();
     first
         .told(|result| {
             matches!(result, heartbeat_reply::Result::Accepted(accepted) if accepted.may_shut_down)
         })
         .await;
-    let led = net.handle(active).cluster.read(|_, tally| tally.led_by(BrokerId(11)));
+    let led = net
+        .handle(active)
+        .cluster
+        .read(|_, tally| tally.led_by(BrokerId(11)));
     assert_eq!(led, 0);
     net.stop_all().await;
 }
@@ -230,12 +280,17 @@ async fn a_stopping_broker_hands_over_and_may_go() {
 async fn a_broker_that_died_with_the_active_controller_is_fenced_by_its_refusing_address() {
     let mut net = Net::new(3);
     net.start_all().await;
-    let active = net.active().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let broker = Broker::register(&net, 11, &address).await;
-    let mut session = broker.connect(&net, active).await;
-    session.unfenced().await;
+    // On a busy machine the leader may change meanwhile.
+    let (active, session) = loop {
+        let active = net.active().await;
+        let mut session = broker.connect(&net, active).await;
+        if session.is_told(is_unfenced).await {
+            break (active, session);
+        }
+    };
 
     let died = Instant::now();
     drop((session, listener));
@@ -243,7 +298,10 @@ async fn a_broker_that_died_with_the_active_controller_is_fenced_by_its_refusing
     let active = net.active().await;
     let mut image = Image::default();
     let mut updates = subscribe(&net, active, 0).await;
-    follow(&mut updates, &mut image, |image| is_fenced(image, BrokerId(11)) == Some(true)).await;
+    follow(&mut updates, &mut image, |image| {
+        is_fenced(image, BrokerId(11)) == Some(true)
+    })
+    .await;
     println!("replaced after {:?}", died.elapsed());
     assert!(died.elapsed() < Duration::from_secs(6));
     net.stop_all().await;
@@ -275,8 +333,11 @@ async fn another_cluster_id_is_refused() {
     let mut net = Net::new(1);
     net.start_all().await;
     let active = net.active().await;
-    let request =
-        SubscribeRequest { cluster_id: "other".to_owned(), broker_id: 9, from_index: 0 };
+    let request = SubscribeRequest {
+        cluster_id: "other".to_owned(),
+        broker_id: 9,
+        from_index: 0,
+    };
     let status = net.client(active).subscribe(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     assert_eq!(net.handle(active).metrics().refused_requests, 1);

@@ -18,9 +18,7 @@ use ottla_metadata::{Command, CreateTopic, Outcome};
 use ottla_rpc::controller::{ExecuteRequest, controller_client::ControllerClient, execute_reply};
 use ottla_types::{BrokerId, TopicId};
 
-use crate::{
-    Controller, ControllerConfig, ControllerHandle, StartError, Voter, raft::QuorumState,
-};
+use crate::{Controller, ControllerConfig, ControllerHandle, StartError, Voter, raft::QuorumState};
 
 /// Nothing here takes that long unless it never comes.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -43,8 +41,9 @@ pub(super) struct Net {
 impl Net {
     pub(super) fn new(size: i32) -> Net {
         let directory = tempfile::tempdir().unwrap();
-        let listeners: BTreeMap<i32, TcpListener> =
-            (1..=size).map(|id| (id, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+        let listeners: BTreeMap<i32, TcpListener> = (1..=size)
+            .map(|id| (id, TcpListener::bind("127.0.0.1:0").unwrap()))
+            .collect();
         let voter = |(id, listener): (&i32, &TcpListener)| Voter {
             node_id: BrokerId(*id),
             host: "127.0.0.1".to_owned(),
@@ -55,13 +54,26 @@ impl Net {
             let path = directory.path().join(id.to_string());
             let config = ControllerConfig::new(BrokerId(id), voters.clone(), path);
             let address = listener.local_addr().unwrap();
-            (id, Node { config, address, reserved: Some(listener), running: None })
+            (
+                id,
+                Node {
+                    config,
+                    address,
+                    reserved: Some(listener),
+                    running: None,
+                },
+            )
         });
-        Net { nodes: nodes.collect(), directory }
+        Net {
+            nodes: nodes.collect(),
+            directory,
+        }
     }
 
     pub(super) fn configure(&mut self, change: impl Fn(&mut ControllerConfig)) {
-        self.nodes.values_mut().for_each(|node| change(&mut node.config));
+        self.nodes
+            .values_mut()
+            .for_each(|node| change(&mut node.config));
     }
 
     pub(super) async fn start_all(&mut self) {
@@ -97,8 +109,11 @@ impl Net {
     }
 
     pub(super) async fn stop_all(&mut self) {
-        let running: Vec<Controller> =
-            self.nodes.values_mut().filter_map(|node| node.running.take()).collect();
+        let running: Vec<Controller> = self
+            .nodes
+            .values_mut()
+            .filter_map(|node| node.running.take())
+            .collect();
         futures::future::join_all(running.into_iter().map(Controller::kill)).await;
     }
 
@@ -111,13 +126,25 @@ impl Net {
         self.nodes[&id].running.as_ref().unwrap().handle()
     }
 
+    /// The term in which this one is active, if it is.
+    pub(super) fn active_term(&self, id: i32) -> Option<u64> {
+        self.handle(id)
+            .active
+            .borrow()
+            .as_ref()
+            .map(|active| active.term)
+    }
+
     fn running(&self) -> Vec<i32> {
         let running = self.nodes.iter().filter(|(_, node)| node.running.is_some());
         running.map(|(id, _)| *id).collect()
     }
 
     pub(super) fn followers(&self, active: i32) -> Vec<i32> {
-        self.running().into_iter().filter(|id| *id != active).collect()
+        self.running()
+            .into_iter()
+            .filter(|id| *id != active)
+            .collect()
     }
 
     /// Waits for an active controller among those that run.
@@ -130,7 +157,10 @@ impl Net {
             })
         });
         let first = futures::future::select_all(waits);
-        tokio::time::timeout(LIMIT, first).await.expect("an active controller").0
+        tokio::time::timeout(LIMIT, first)
+            .await
+            .expect("an active controller")
+            .0
     }
 
     pub(super) async fn quorum_becomes(&self, id: i32, done: impl Fn(&QuorumState) -> bool) {
@@ -144,8 +174,7 @@ impl Net {
 
     pub(super) fn client(&self, id: i32) -> ControllerClient<Channel> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.nodes[&id].address));
-        ControllerClient::new(endpoint.unwrap().connect_lazy())
-            .max_decoding_message_size(256 << 20)
+        ControllerClient::new(endpoint.unwrap().connect_lazy()).max_decoding_message_size(256 << 20)
     }
 
     /// Executes a command at whoever is active.
@@ -154,11 +183,18 @@ impl Net {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             for id in self.running() {
-                let request =
-                    ExecuteRequest { cluster_id: String::new(), command: body.clone() };
-                let Ok(reply) = self.client(id).execute(request).await else { continue };
+                let request = ExecuteRequest {
+                    cluster_id: String::new(),
+                    command: body.clone(),
+                };
+                let Ok(reply) = self.client(id).execute(request).await else {
+                    continue;
+                };
                 if let Some(execute_reply::Result::Applied(applied)) = reply.into_inner().result {
-                    return (applied.index, ottla_metadata::decode(&applied.outcome).unwrap());
+                    return (
+                        applied.index,
+                        ottla_metadata::decode(&applied.outcome).unwrap(),
+                    );
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -205,5 +241,9 @@ pub(super) fn create_topic(name: &str, partitions: i32) -> Command {
         configs: BTreeMap::new(),
         seed: 0,
     };
-    Command::CreateTopics { topics: vec![topic], validate_only: false, live: BTreeSet::new() }
+    Command::CreateTopics {
+        topics: vec![topic],
+        validate_only: false,
+        live: BTreeSet::new(),
+    }
 }

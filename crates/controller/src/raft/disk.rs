@@ -35,8 +35,10 @@ impl Disk {
         let (jobs, receiver) = mpsc::channel(JOBS_MAX);
         let (opened, wait) = oneshot::channel();
         let path = path.to_owned();
-        let directory =
-            |reason: String| StoreError::Directory { path: path.display().to_string(), reason };
+        let directory = |reason: String| StoreError::Directory {
+            path: path.display().to_string(),
+            reason,
+        };
         let store_path = path.clone();
         let run = move || {
             let store = Store::open(&store_path, node_id);
@@ -47,7 +49,9 @@ impl Disk {
                 serve(store, receiver);
             }
         };
-        let spawned = thread::Builder::new().name("ottla-raft-disk".to_owned()).spawn(run);
+        let spawned = thread::Builder::new()
+            .name("ottla-raft-disk".to_owned())
+            .spawn(run);
         spawned.map_err(|error| directory(error.to_string()))?;
         let identity = wait.await.map_err(|_| StoreError::Closed)??;
         Ok(Disk { jobs, identity })

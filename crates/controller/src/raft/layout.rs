@@ -57,11 +57,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     ottla_metadata::encode(value)
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(
-    what: &'static str,
-    bytes: &[u8],
-) -> Result<T, BadValue> {
-    ottla_metadata::decode(bytes).map_err(|error| BadValue { what, reason: error.to_string() })
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, BadValue> {
+    ottla_metadata::decode(bytes).map_err(|error| BadValue {
+        what,
+        reason: error.to_string(),
+    })
 }
 
 pub(crate) fn log_key(index: u64) -> [u8; 8] {
@@ -69,8 +69,10 @@ pub(crate) fn log_key(index: u64) -> [u8; 8] {
 }
 
 pub(crate) fn log_index(key: &[u8]) -> Result<u64, BadValue> {
-    let bytes = <[u8; 8]>::try_from(key)
-        .map_err(|_| BadValue { what: "log key", reason: format!("{} bytes", key.len()) })?;
+    let bytes = <[u8; 8]>::try_from(key).map_err(|_| BadValue {
+        what: "log key",
+        reason: format!("{} bytes", key.len()),
+    })?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -90,7 +92,10 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     fn key(node: i32) -> ReplicaKey {
-        ReplicaKey { node_id: BrokerId(node), directory_id: Uuid::from_u128(77) }
+        ReplicaKey {
+            node_id: BrokerId(node),
+            directory_id: Uuid::from_u128(77),
+        }
     }
 
     #[test]
@@ -108,7 +113,10 @@ mod tests {
         let log_id = LogId::new(CommittedLeaderId::new(3, key(1)), 9);
         let nodes = BTreeMap::from([(
             key(1),
-            crate::raft::types::Address { host: "a".to_owned(), port: 1 },
+            crate::raft::types::Address {
+                host: "a".to_owned(),
+                port: 1,
+            },
         )]);
         let payloads = [
             EntryPayload::Blank,

@@ -44,8 +44,12 @@ impl LogStore {
         }
         let job = move |store: &mut super::store::Store| store.entries(start, end, bytes_max);
         let values = self.disk.run(job).await.map_err(read_failed)?;
-        let decoded = values.iter().map(|value| layout::decode::<Entry>("entry", value));
-        decoded.collect::<Result<_, _>>().map_err(|error| read_failed(error.into()))
+        let decoded = values
+            .iter()
+            .map(|value| layout::decode::<Entry>("entry", value));
+        decoded
+            .collect::<Result<_, _>>()
+            .map_err(|error| read_failed(error.into()))
     }
 }
 
@@ -78,8 +82,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
-        let bounds = self.disk.run(|store| store.bounds()).await.map_err(read_failed)?;
-        Ok(LogState { last_purged_log_id: bounds.purged, last_log_id: bounds.last })
+        let bounds = self
+            .disk
+            .run(|store| store.bounds())
+            .await
+            .map_err(read_failed)?;
+        Ok(LogState {
+            last_purged_log_id: bounds.purged,
+            last_log_id: bounds.last,
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {
@@ -98,11 +109,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.disk.run(move |store| store.save_committed(committed)).await.map_err(write_failed)
+        self.disk
+            .run(move |store| store.save_committed(committed))
+            .await
+            .map_err(write_failed)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        self.disk.run(|store| store.committed()).await.map_err(read_failed)
+        self.disk
+            .run(|store| store.committed())
+            .await
+            .map_err(read_failed)
     }
 
     async fn append<I>(
@@ -131,10 +148,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.disk.run(move |store| store.truncate(log_id.index)).await.map_err(write_failed)
+        self.disk
+            .run(move |store| store.truncate(log_id.index))
+            .await
+            .map_err(write_failed)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.disk.run(move |store| store.purge(log_id)).await.map_err(write_failed)
+        self.disk
+            .run(move |store| store.purge(log_id))
+            .await
+            .map_err(write_failed)
     }
 }

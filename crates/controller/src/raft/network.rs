@@ -45,7 +45,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             .peers
             .client(target.node_id)
             .or_else(|| self.peers.client_at(&node.host, node.port));
-        Link { peers: self.peers.clone(), target, client }
+        Link {
+            peers: self.peers.clone(),
+            target,
+            client,
+        }
     }
 }
 
@@ -70,6 +74,7 @@ impl Link {
         Ok((client, request))
     }
 
+    #[allow(clippy::result_large_err, reason = "openraft's own error type")]
     fn answer<T: DeserializeOwned, E: std::error::Error>(
         &self,
         reply: Result<Response<RaftMessage>, Status>,

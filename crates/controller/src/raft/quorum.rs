@@ -74,9 +74,9 @@ pub(crate) struct QuorumState {
 impl QuorumState {
     fn of(metrics: &RaftMetrics<ReplicaKey, Address>) -> QuorumState {
         let membership = metrics.membership_config.membership();
-        let acked = metrics.millis_since_quorum_ack.and_then(|ms| {
-            Instant::now().checked_sub(Duration::from_millis(ms))
-        });
+        let acked = metrics
+            .millis_since_quorum_ack
+            .and_then(|ms| Instant::now().checked_sub(Duration::from_millis(ms)));
         QuorumState {
             role: match metrics.state {
                 ServerState::Learner => Role::Learner,
@@ -94,9 +94,15 @@ impl QuorumState {
             purged: metrics.purged.map(|id| id.index),
             voters: membership.get_joint_config().clone(),
             learners: membership.learner_ids().collect(),
-            matched: metrics.replication.as_ref().map_or_else(BTreeMap::new, |replication| {
-                replication.iter().map(|(key, id)| (*key, id.map(|id| id.index))).collect()
-            }),
+            matched: metrics
+                .replication
+                .as_ref()
+                .map_or_else(BTreeMap::new, |replication| {
+                    replication
+                        .iter()
+                        .map(|(key, id)| (*key, id.map(|id| id.index)))
+                        .collect()
+                }),
             failure: match &metrics.running_state {
                 Ok(()) | Err(openraft::error::Fatal::Stopped) => None,
                 Err(fatal) => Some(fatal.to_string()),
@@ -117,7 +123,10 @@ impl QuorumState {
     /// Whether `granted` holds a majority of every voter set.
     pub(crate) fn is_majority(&self, granted: &BTreeSet<ReplicaKey>) -> bool {
         !self.voters.is_empty()
-            && self.voters.iter().all(|set| set.intersection(granted).count() * 2 > set.len())
+            && self
+                .voters
+                .iter()
+                .all(|set| set.intersection(granted).count() * 2 > set.len())
     }
 
     /// Leads, and a majority followed within `limit`.
@@ -183,7 +192,12 @@ impl Quorum {
         let raft = raft.map_err(|error| QuorumStartError::Raft(error.to_string()))?;
         let (publish, state) = watch::channel(Arc::new(QuorumState::default()));
         tasks.spawn(follow_metrics(raft.clone(), publish, shutdown));
-        Ok(Quorum { raft, disk, me, state })
+        Ok(Quorum {
+            raft,
+            disk,
+            me,
+            state,
+        })
     }
 
     pub(crate) fn me(&self) -> ReplicaKey {
@@ -210,7 +224,10 @@ impl Quorum {
         &self,
         members: BTreeMap<ReplicaKey, Address>,
     ) -> Result<(), ProposeError> {
-        self.raft.initialize(members).await.map_err(|error| ProposeError::Stopped(error.to_string()))
+        self.raft
+            .initialize(members)
+            .await
+            .map_err(|error| ProposeError::Stopped(error.to_string()))
     }
 
     /// Stands for election, whatever the lease says here.
@@ -241,13 +258,18 @@ impl Quorum {
     }
 
     async fn write(&self, proposal: Proposal) -> Result<(u64, Option<Outcome>), ProposeError> {
-        let written = self.raft.client_write(proposal).await.map_err(propose_error)?;
+        let written = self
+            .raft
+            .client_write(proposal)
+            .await
+            .map_err(propose_error)?;
         Ok((written.log_id.index, written.data.outcome))
     }
 
     /// Takes `key` out of voters and members.
     pub(crate) async fn remove_voter(&self, key: ReplicaKey) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([key])), false).await
+        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([key])), false)
+            .await
     }
 
     /// Lets `key` replicate without a vote.
@@ -256,23 +278,32 @@ impl Quorum {
         key: ReplicaKey,
         address: Address,
     ) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddNodes(BTreeMap::from([(key, address)])), true).await
+        self.change(
+            ChangeMembers::AddNodes(BTreeMap::from([(key, address)])),
+            true,
+        )
+        .await
     }
 
     /// Forgets a learner.
     pub(crate) async fn remove_learner(&self, key: ReplicaKey) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([key])), true).await
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([key])), true)
+            .await
     }
 
     /// Gives a learner a vote.
     pub(crate) async fn promote(&self, key: ReplicaKey) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([key])), true).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([key])), true)
+            .await
     }
 
     /// Completes a change that a crash left half done.
     pub(crate) async fn finish_change(&self) -> Result<(), ProposeError> {
-        let Some(goal) = self.state().voters.last().cloned() else { return Ok(()) };
-        self.change(ChangeMembers::ReplaceAllVoters(goal), false).await
+        let Some(goal) = self.state().voters.last().cloned() else {
+            return Ok(());
+        };
+        self.change(ChangeMembers::ReplaceAllVoters(goal), false)
+            .await
     }
 
     async fn change(
@@ -280,21 +311,31 @@ impl Quorum {
         change: ChangeMembers<ReplicaKey, Address>,
         retain: bool,
     ) -> Result<(), ProposeError> {
-        self.raft.change_membership(change, retain).await.map(|_| ()).map_err(propose_error)
+        self.raft
+            .change_membership(change, retain)
+            .await
+            .map(|_| ())
+            .map_err(propose_error)
     }
 
     pub(crate) async fn append_entries(
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<ReplicaKey>, String> {
-        self.raft.append_entries(request).await.map_err(|error| error.to_string())
+        self.raft
+            .append_entries(request)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     pub(crate) async fn vote(
         &self,
         request: VoteRequest<ReplicaKey>,
     ) -> Result<VoteResponse<ReplicaKey>, String> {
-        self.raft.vote(request).await.map_err(|error| error.to_string())
+        self.raft
+            .vote(request)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     pub(crate) async fn install_snapshot(
@@ -328,9 +369,17 @@ impl Quorum {
             metrics.snapshot.is_some_and(|id| id.index >= index)
         };
         let limit = Some(Duration::from_secs(10));
-        self.raft.wait(limit).metrics(written, "snapshot").await.unwrap();
+        self.raft
+            .wait(limit)
+            .metrics(written, "snapshot")
+            .await
+            .unwrap();
         self.raft.trigger().purge_log(index).await.unwrap();
-        self.raft.wait(limit).metrics(|m| m.purged.is_some(), "purge").await.unwrap();
+        self.raft
+            .wait(limit)
+            .metrics(|m| m.purged.is_some(), "purge")
+            .await
+            .unwrap();
     }
 }
 
@@ -356,9 +405,9 @@ fn propose_error(
     error: RaftError<ReplicaKey, ClientWriteError<ReplicaKey, Address>>,
 ) -> ProposeError {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
-            ProposeError::NotLeader { leader: to.leader_id.map(|key| key.node_id) }
-        }
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => ProposeError::NotLeader {
+            leader: to.leader_id.map(|key| key.node_id),
+        },
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             ProposeError::Membership(error.to_string())
         }
@@ -367,7 +416,13 @@ fn propose_error(
 }
 
 fn raft_config(config: &ControllerConfig) -> openraft::Config {
-    let QuorumTiming { lease, append_timeout, vote_timeout, snapshot_timeout, .. } = config.quorum;
+    let QuorumTiming {
+        lease,
+        append_timeout,
+        vote_timeout,
+        snapshot_timeout,
+        ..
+    } = config.quorum;
     openraft::Config {
         cluster_name: "controllers".to_owned(),
         // Deadline of a vote call.

@@ -55,7 +55,9 @@ impl RaftService {
         to: ReplicaKey,
         body: &T,
     ) -> Result<Response<RaftMessage>, Status> {
-        Ok(Response::new(self.peers.envelope(to, ottla_metadata::encode(body))))
+        Ok(Response::new(
+            self.peers.envelope(to, ottla_metadata::encode(body)),
+        ))
     }
 
     /// Whether this controller has, or hears, a leader that others should not depose.
@@ -72,7 +74,10 @@ impl RaftService {
 fn key(node_id: i32, directory_id: &[u8]) -> Result<ReplicaKey, Status> {
     let directory_id = convert::uuid(directory_id, "directory_id")
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    Ok(ReplicaKey { node_id: BrokerId(node_id), directory_id })
+    Ok(ReplicaKey {
+        node_id: BrokerId(node_id),
+        directory_id,
+    })
 }
 
 /// The answer to whoever names another cluster.
@@ -100,7 +105,11 @@ impl raft_server::Raft for RaftService {
             directory_id: convert::uuid_bytes(me.directory_id),
             cluster_id: self.peers.cluster_id(),
             blank,
-            leader_id: self.quorum.state().leader.map_or(-1, |leader| leader.node_id.get()),
+            leader_id: self
+                .quorum
+                .state()
+                .leader
+                .map_or(-1, |leader| leader.node_id.get()),
         }))
     }
 
@@ -131,7 +140,10 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<RaftMessage>, Status> {
         let message = request.into_inner();
         let from = self.open(&message)?;
-        let answer = self.quorum.append_entries(decode_body(&message.body)?).await;
+        let answer = self
+            .quorum
+            .append_entries(decode_body(&message.body)?)
+            .await;
         let answer = answer.map_err(Status::unavailable)?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.contact.heard(from);
@@ -147,7 +159,11 @@ impl raft_server::Raft for RaftService {
         let from = self.open(&message)?;
         let chunk = decode_snapshot(&message.body)?;
         let vote = chunk.vote;
-        let answer = self.quorum.install_snapshot(chunk).await.map_err(Status::unavailable)?;
+        let answer = self
+            .quorum
+            .install_snapshot(chunk)
+            .await
+            .map_err(Status::unavailable)?;
         if answer.as_ref().is_ok_and(|reply| reply.vote <= vote) {
             self.contact.heard(from);
         }

@@ -23,7 +23,7 @@ use super::types::{
     Decision, Entry, LogId, Membership, Proposal, Snapshot, SnapshotMeta, StorageError,
     StorageIoError, TypeConfig,
 };
-use crate::cluster::Cluster;
+use crate::cluster::{ApplyError, Cluster};
 
 /// A snapshot's content; its metadata travels beside it.
 #[derive(Serialize, Deserialize)]
@@ -52,9 +52,16 @@ impl StateMachine {
         cluster: Arc<Cluster>,
     ) -> Result<StateMachine, StoreError> {
         let position = Arc::new(Mutex::new(Position::default()));
-        let machine = StateMachine { disk, cluster, position };
+        let machine = StateMachine {
+            disk,
+            cluster,
+            position,
+        };
         if let Some((meta, bytes)) = load(&machine.disk).await? {
-            machine.adopt(&meta, bytes).await.map_err(StoreError::Failed)?;
+            machine
+                .adopt(&meta, bytes)
+                .await
+                .map_err(StoreError::Failed)?;
         }
         Ok(machine)
     }
@@ -68,7 +75,9 @@ impl StateMachine {
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
         let index = meta.last_log_id.map_or(0, |id| id.index);
-        self.cluster.install(body.state, index).map_err(|error| error.to_string())?;
+        self.cluster
+            .install(body.state, index)
+            .map_err(|error| error.to_string())?;
         *self.position.lock() = Position {
             last_applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
@@ -76,16 +85,12 @@ impl StateMachine {
         Ok(())
     }
 
-    fn apply_one(&self, entry: &Entry) -> Result<Option<Outcome>, StorageError> {
+    fn apply_one(&self, entry: &Entry) -> Result<Option<Outcome>, ApplyError> {
         let mut membership = None;
         let outcome = match &entry.payload {
             EntryPayload::Blank | EntryPayload::Normal(Proposal::Activate) => None,
             EntryPayload::Normal(Proposal::Command(command)) => {
-                let applied = self.cluster.apply(entry.log_id.index, command);
-                let outcome = applied.map_err(|error| {
-                    StorageIoError::apply(entry.log_id, AnyError::new(&error))
-                })?;
-                Some(outcome)
+                Some(self.cluster.apply(entry.log_id.index, command)?)
             }
             EntryPayload::Membership(members) => {
                 membership = Some(Membership::new(Some(entry.log_id), members.clone()));
@@ -116,7 +121,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut decisions = Vec::new();
         for entry in entries {
-            let outcome = self.apply_one(&entry)?;
+            let outcome = self.apply_one(&entry).map_err(|error| {
+                StorageError::from(StorageIoError::apply(entry.log_id, AnyError::new(&error)))
+            })?;
             decisions.push(Decision { outcome });
             self.cluster.publish(entry.log_id.index);
         }
@@ -126,7 +133,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let (state, _) = self.cluster.state();
         let position = self.position.lock().clone();
-        SnapshotBuilder { disk: self.disk.clone(), state, position }
+        SnapshotBuilder {
+            disk: self.disk.clone(),
+            state,
+            position,
+        }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
@@ -145,14 +156,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let bytes = store(&self.disk, meta.clone(), bytes, true)
             .await
             .map_err(|error| failed(AnyError::new(&error)))?;
-        self.adopt(meta, bytes).await.map_err(|reason| failed(AnyError::error(reason)))
+        self.adopt(meta, bytes)
+            .await
+            .map_err(|reason| failed(AnyError::error(reason)))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let loaded = load(&self.disk).await.map_err(|error| {
             StorageError::from(StorageIoError::read_snapshot(None, AnyError::new(&error)))
         })?;
-        Ok(loaded.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+        Ok(loaded.map(|(meta, bytes)| Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(bytes)),
+        }))
     }
 }
 
@@ -178,7 +194,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let failed = |error: AnyError| -> StorageError {
             StorageIoError::write_snapshot(Some(meta.signature()), error).into()
         };
-        let body = Body { state: std::mem::take(&mut self.state) };
+        let body = Body {
+            state: std::mem::take(&mut self.state),
+        };
         // Encoding a large cluster takes longer than a heartbeat may wait.
         let bytes = tokio::task::spawn_blocking(move || layout::encode(&body))
             .await
@@ -186,8 +204,15 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let bytes = store(&self.disk, meta.clone(), bytes, false)
             .await
             .map_err(|error| failed(AnyError::new(&error)))?;
-        tracing::info!(index = last.map(|id| id.index), bytes = bytes.len(), "snapshot written");
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        tracing::info!(
+            index = last.map(|id| id.index),
+            bytes = bytes.len(),
+            "snapshot written"
+        );
+        Ok(Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(bytes)),
+        })
     }
 }
 
@@ -206,13 +231,21 @@ async fn store(
     while start < bytes.len() {
         let end = bytes.len().min(start + SNAPSHOT_CHUNK_BYTES);
         let (bytes, chunk) = (bytes.clone(), chunks);
-        disk.run(move |store| store.put_snapshot_chunk(number, chunk, &bytes[start..end])).await?;
+        disk.run(move |store| store.put_snapshot_chunk(number, chunk, &bytes[start..end]))
+            .await?;
         chunks = chunks.saturating_add(1);
         start = end;
     }
     let size_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let head = SnapshotHead { meta, number, chunks, size_bytes, crc32c: crc32c::crc32c(&bytes) };
-    disk.run(move |store| store.commit_snapshot(head, received)).await?;
+    let head = SnapshotHead {
+        meta,
+        number,
+        chunks,
+        size_bytes,
+        crc32c: crc32c::crc32c(&bytes),
+    };
+    disk.run(move |store| store.commit_snapshot(head, received))
+        .await?;
     Ok(Arc::try_unwrap(bytes).unwrap_or_else(|shared| shared.as_ref().clone()))
 }
 
@@ -227,7 +260,9 @@ async fn load(disk: &Disk) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError
                 return Ok(Some((head.meta, bytes)));
             }
             result => {
-                let number = disk.run(|store| Ok(store.snapshot().map(|now| now.number))).await?;
+                let number = disk
+                    .run(|store| Ok(store.snapshot().map(|now| now.number)))
+                    .await?;
                 if number == Some(head.number) {
                     result?;
                     let reason = "the snapshot's checksum does not match".to_owned();
@@ -242,7 +277,9 @@ async fn load_chunks(disk: &Disk, head: &SnapshotHead) -> Result<Vec<u8>, StoreE
     let mut bytes = Vec::new();
     for chunk in 0..head.chunks {
         let number = head.number;
-        let read = disk.run(move |store| store.snapshot_chunk(number, chunk)).await?;
+        let read = disk
+            .run(move |store| store.snapshot_chunk(number, chunk))
+            .await?;
         bytes.extend_from_slice(&read);
     }
     Ok(bytes)

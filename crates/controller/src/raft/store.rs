@@ -24,8 +24,8 @@ use uuid::Uuid;
 use ottla_types::BrokerId;
 
 use super::layout::{
-    self, BadValue, Identity, KEY_COMMITTED, KEY_IDENTITY, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE,
-    LOG, META, SNAPSHOT, SnapshotHead,
+    self, BadValue, Identity, KEY_COMMITTED, KEY_IDENTITY, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG,
+    META, SNAPSHOT, SnapshotHead,
 };
 use super::types::{LogId, Vote};
 
@@ -77,19 +77,23 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or creates the store of `node_id`.
     pub(crate) fn open(path: &Path, node_id: BrokerId) -> Result<Store, StoreError> {
-        let directory =
-            |error: std::io::Error| StoreError::Directory {
-                path: path.display().to_string(),
-                reason: error.to_string(),
-            };
+        let directory = |error: std::io::Error| StoreError::Directory {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        };
         std::fs::create_dir_all(path).map_err(directory)?;
         if let Some(parent) = path.parent() {
-            File::open(parent).and_then(|file| file.sync_all()).map_err(directory)?;
+            File::open(parent)
+                .and_then(|file| file.sync_all())
+                .map_err(directory)?;
         }
         let families = [META, LOG, SNAPSHOT]
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)?;
-        let fresh = Identity { node_id, directory_id: Uuid::new_v4() };
+        let fresh = Identity {
+            node_id,
+            directory_id: Uuid::new_v4(),
+        };
         let mut store = Store {
             db,
             identity: fresh,
@@ -142,7 +146,10 @@ impl Store {
     }
 
     pub(crate) fn bounds(&self) -> Result<LogBounds, StoreError> {
-        let newest = self.db.iterator_cf(self.family(LOG)?, IteratorMode::End).next();
+        let newest = self
+            .db
+            .iterator_cf(self.family(LOG)?, IteratorMode::End)
+            .next();
         let last = match newest.transpose()? {
             Some((_, value)) => {
                 Some(layout::decode::<super::types::Entry>("entry", &value)?.log_id)
@@ -151,7 +158,10 @@ impl Store {
         };
         let purged_to = self.purged.map(|id| id.index);
         let last = last.filter(|id| purged_to.is_none_or(|purged| id.index > purged));
-        Ok(LogBounds { purged: self.purged, last: last.or(self.purged) })
+        Ok(LogBounds {
+            purged: self.purged,
+            last: last.or(self.purged),
+        })
     }
 
     /// Entries of `[start, end)` in order, encoded, until `bytes_max` is reached; the first one
@@ -162,7 +172,9 @@ impl Store {
         end: u64,
         bytes_max: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let start = self.purged.map_or(start, |purged| start.max(purged.index.saturating_add(1)));
+        let start = self
+            .purged
+            .map_or(start, |purged| start.max(purged.index.saturating_add(1)));
         let from = layout::log_key(start);
         let mode = IteratorMode::From(&from, Direction::Forward);
         let mut found = Vec::new();
@@ -202,7 +214,10 @@ impl Store {
     /// Removes everything up to and including `upto`, or remembers to, if no durable snapshot
     /// covers it yet.
     pub(crate) fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
-        let covered = self.snapshot.as_ref().and_then(|head| head.meta.last_log_id);
+        let covered = self
+            .snapshot
+            .as_ref()
+            .and_then(|head| head.meta.last_log_id);
         if covered.is_some_and(|last| last.index >= upto.index) {
             let mut batch = WriteBatch::default();
             self.add_purge(&mut batch, upto)?;
@@ -253,7 +268,11 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.family(SNAPSHOT)?, layout::chunk_key(number, chunk), bytes);
+        batch.put_cf(
+            self.family(SNAPSHOT)?,
+            layout::chunk_key(number, chunk),
+            bytes,
+        );
         self.write_batch(batch, false)
     }
 
@@ -267,14 +286,21 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         let chunks = self.family(SNAPSHOT)?;
-        let current = self.snapshot.as_ref().and_then(|head| head.meta.last_log_id);
+        let current = self
+            .snapshot
+            .as_ref()
+            .and_then(|head| head.meta.last_log_id);
         if self.snapshot.is_some() && current > head.meta.last_log_id {
             let own = layout::chunk_key(head.number, 0)..layout::chunk_key(head.number, u32::MAX);
             batch.delete_range_cf(chunks, own.start, own.end);
             return self.write(batch);
         }
         batch.put_cf(self.family(META)?, KEY_SNAPSHOT, layout::encode(&head));
-        batch.delete_range_cf(chunks, layout::chunk_key(0, 0), layout::chunk_key(head.number, 0));
+        batch.delete_range_cf(
+            chunks,
+            layout::chunk_key(0, 0),
+            layout::chunk_key(head.number, 0),
+        );
         if received && let Some(last) = head.meta.last_log_id {
             self.add_purge(&mut batch, last)?;
         }

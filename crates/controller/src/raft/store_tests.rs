@@ -44,7 +44,12 @@ async fn open(directory: &TempDir) -> Result<Opened, StoreError> {
     let disk = Disk::open(&directory.path().join("store"), NODE).await?;
     let cluster = Arc::new(Cluster::new(Arc::new(OnceLock::new())));
     let machine = StateMachine::open(disk.clone(), cluster.clone()).await?;
-    Ok(Opened { log: LogStore::new(disk.clone()), disk, machine, cluster })
+    Ok(Opened {
+        log: LogStore::new(disk.clone()),
+        disk,
+        machine,
+        cluster,
+    })
 }
 
 fn id(index: u64) -> LogId {
@@ -56,7 +61,10 @@ fn entry(index: u64) -> Entry {
         cluster_id: format!("cluster-{index}"),
         features: BTreeMap::from([("metadata.version".to_owned(), 27)]),
     };
-    Entry { log_id: id(index), payload: EntryPayload::Normal(Proposal::Command(command)) }
+    Entry {
+        log_id: id(index),
+        payload: EntryPayload::Normal(Proposal::Command(command)),
+    }
 }
 
 #[test]
@@ -71,7 +79,11 @@ async fn what_was_claimed_is_there_after_a_restart() {
     let identity = {
         let mut opened = open(&directory).await.unwrap();
         opened.log.save_vote(&vote).await.unwrap();
-        opened.log.blocking_append((1..=4).map(entry)).await.unwrap();
+        opened
+            .log
+            .blocking_append((1..=4).map(entry))
+            .await
+            .unwrap();
         opened.log.truncate(id(4)).await.unwrap();
         opened.log.save_committed(Some(id(2))).await.unwrap();
         opened.disk.close().await;
@@ -82,7 +94,10 @@ async fn what_was_claimed_is_there_after_a_restart() {
     assert_eq!(opened.log.read_vote().await.unwrap(), Some(vote));
     assert_eq!(opened.log.read_committed().await.unwrap(), Some(id(2)));
     let state = opened.log.get_log_state().await.unwrap();
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(id(3))));
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (None, Some(id(3)))
+    );
     assert!(!opened.disk.run(|store| store.is_blank()).await.unwrap());
     opened.disk.close().await;
     let other = Disk::open(&directory.path().join("store"), BrokerId(9)).await;
@@ -94,9 +109,19 @@ async fn a_snapshot_and_the_tail_give_the_state_that_the_whole_log_gives() {
     let directory = tempfile::tempdir().unwrap();
     let hash = {
         let mut opened = open(&directory).await.unwrap();
-        opened.log.blocking_append((1..=3).map(entry)).await.unwrap();
+        opened
+            .log
+            .blocking_append((1..=3).map(entry))
+            .await
+            .unwrap();
         opened.machine.apply((1..=2).map(entry)).await.unwrap();
-        opened.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        opened
+            .machine
+            .get_snapshot_builder()
+            .await
+            .build_snapshot()
+            .await
+            .unwrap();
         opened.log.purge(id(2)).await.unwrap();
         opened.machine.apply([entry(3)]).await.unwrap();
         opened.disk.close().await;
@@ -117,29 +142,63 @@ async fn a_crash_between_purge_and_installation_leaves_the_old_log() {
     let source = tempfile::tempdir().unwrap();
     let mut leader = open(&source).await.unwrap();
     leader.machine.apply((1..=9).map(entry)).await.unwrap();
-    let snapshot = leader.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let snapshot = leader
+        .machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
     leader.disk.close().await;
 
     let directory = tempfile::tempdir().unwrap();
     let mut follower = open(&directory).await.unwrap();
-    follower.log.blocking_append((1..=2).map(entry)).await.unwrap();
+    follower
+        .log
+        .blocking_append((1..=2).map(entry))
+        .await
+        .unwrap();
     follower.log.purge(id(9)).await.unwrap();
     let state = follower.log.get_log_state().await.unwrap();
-    assert_eq!(state.last_purged_log_id, Some(id(9)), "as openraft was told");
+    assert_eq!(
+        state.last_purged_log_id,
+        Some(id(9)),
+        "as openraft was told"
+    );
     follower.disk.close().await; // A crash here.
 
     let mut follower = open(&directory).await.unwrap();
     let state = follower.log.get_log_state().await.unwrap();
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(id(2))));
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (None, Some(id(2)))
+    );
     follower.log.purge(id(9)).await.unwrap();
-    follower.machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    follower
+        .machine
+        .install_snapshot(&snapshot.meta, snapshot.snapshot)
+        .await
+        .unwrap();
     follower.disk.close().await;
 
     let mut follower = open(&directory).await.unwrap();
     let state = follower.log.get_log_state().await.unwrap();
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(9)), Some(id(9))));
-    assert_eq!(follower.machine.applied_state().await.unwrap().0, Some(id(9)));
-    assert!(follower.log.try_get_log_entries(0..).await.unwrap().is_empty());
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(id(9)), Some(id(9)))
+    );
+    assert_eq!(
+        follower.machine.applied_state().await.unwrap().0,
+        Some(id(9))
+    );
+    assert!(
+        follower
+            .log
+            .try_get_log_entries(0..)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     follower.disk.close().await;
 }
 
@@ -151,8 +210,10 @@ async fn a_metadata_version_from_the_future_stops_the_state_machine() {
         cluster_id: "c".to_owned(),
         features: BTreeMap::from([("metadata.version".to_owned(), 28)]),
     };
-    let entry =
-        Entry { log_id: id(1), payload: EntryPayload::Normal(Proposal::Command(command)) };
+    let entry = Entry {
+        log_id: id(1),
+        payload: EntryPayload::Normal(Proposal::Command(command)),
+    };
     let error = opened.machine.apply([entry]).await.unwrap_err();
     assert!(error.to_string().contains("metadata.version 28"), "{error}");
     opened.disk.close().await;
@@ -167,10 +228,21 @@ async fn reads_for_an_append_call_are_bounded_in_bytes() {
             cluster_id: "c".repeat(700 << 10),
             features: BTreeMap::new(),
         };
-        Entry { log_id: id(index), payload: EntryPayload::Normal(Proposal::Command(command)) }
+        Entry {
+            log_id: id(index),
+            payload: EntryPayload::Normal(Proposal::Command(command)),
+        }
     };
     opened.log.blocking_append((1..=4).map(big)).await.unwrap();
-    assert_eq!(opened.log.limited_get_log_entries(1, 5).await.unwrap().len(), 1);
+    assert_eq!(
+        opened
+            .log
+            .limited_get_log_entries(1, 5)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(opened.log.try_get_log_entries(1..5).await.unwrap().len(), 4);
     opened.disk.close().await;
 }

@@ -75,6 +75,9 @@ pub(crate) type StorageIoError = openraft::StorageIOError<ReplicaKey>;
 impl From<u64> for ReplicaKey {
     fn from(number: u64) -> ReplicaKey {
         let node_id = BrokerId(i32::try_from(number).unwrap());
-        ReplicaKey { node_id, directory_id: Uuid::nil() }
+        ReplicaKey {
+            node_id,
+            directory_id: Uuid::nil(),
+        }
     }
 }

@@ -22,13 +22,17 @@ impl ControllerService {
         let mut command: Command = ottla_metadata::decode(body)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if matches!(command, Command::Bootstrap { .. }) {
-            return Err(Status::invalid_argument("only a controller begins a cluster"));
+            return Err(Status::invalid_argument(
+                "only a controller begins a cluster",
+            ));
         }
         let Some(active) = self.active().await else {
             return Ok(execute_reply::Result::NotActive(self.hint()));
         };
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            return Ok(unavailable("too many proposals are under way; nothing was decided"));
+            return Ok(unavailable(
+                "too many proposals are under way; nothing was decided",
+            ));
         };
         if let Some(live) = live_of(&mut command) {
             self.sessions.settled().await;

@@ -40,23 +40,23 @@ struct Registration {
 /// Counts a stream as open until dropped.
 struct OpenStream {
     sessions: Arc<SessionHub>,
+    period: Arc<Active>,
     registration: Registration,
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.sessions.closed(self.registration.id, self.registration.epoch);
+        let Registration { id, epoch, .. } = self.registration;
+        self.sessions.closed(&self.period, id, epoch);
     }
 }
 
 impl ControllerService {
-    pub(super) fn open_session(
-        &self,
-        heartbeats: Streaming<Heartbeat>,
-    ) -> Answers<HeartbeatReply> {
+    pub(super) fn open_session(&self, heartbeats: Streaming<Heartbeat>) -> Answers<HeartbeatReply> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let service = self.clone();
-        self.tasks.spawn(async move { service.run_session(heartbeats, answers).await });
+        self.tasks
+            .spawn(async move { service.run_session(heartbeats, answers).await });
         Box::pin(ReceiverStream::new(receiver))
     }
 
@@ -79,13 +79,23 @@ impl ControllerService {
                 return;
             }
         };
-        let Registration { id, epoch, incarnation } = registration;
-        if !self.sessions.opened(id, epoch, incarnation) {
+        let Registration {
+            id,
+            epoch,
+            incarnation,
+        } = registration;
+        if !self.sessions.opened(&active, id, epoch, incarnation) {
             let _ = send(&answers, stale()).await;
             return;
         }
-        let open = OpenStream { sessions: self.sessions.clone(), registration };
-        self.serve_session(&active, heartbeats, &answers, open.registration, first).await;
+        let sessions = self.sessions.clone();
+        let open = OpenStream {
+            sessions,
+            period: active.clone(),
+            registration,
+        };
+        self.serve_session(&active, heartbeats, &answers, open.registration, first)
+            .await;
         drop(open);
     }
 
@@ -107,10 +117,13 @@ impl ControllerService {
                     let _ = send(answers, stale()).await;
                     return;
                 }
-                self.sessions.beat(own.id, own.epoch, beat(&heartbeat));
+                self.sessions
+                    .beat(active, own.id, own.epoch, beat(&heartbeat));
             }
             changes.mark_unchanged();
-            let standing = self.sessions.standing(own.id, own.epoch, own.incarnation);
+            let standing = self
+                .sessions
+                .standing(active, own.id, own.epoch, own.incarnation);
             if answer_due || told != Some(standing) {
                 told = Some(standing);
                 let stays = standing != Standing::Stale;
@@ -159,17 +172,23 @@ fn stale() -> heartbeat_reply::Result {
 fn answer(standing: Standing, controller_term: u64) -> heartbeat_reply::Result {
     match standing {
         Standing::Stale => stale(),
-        Standing::Current { fenced, may_shut_down } => {
-            heartbeat_reply::Result::Accepted(HeartbeatAccepted {
-                fenced,
-                may_shut_down,
-                controller_term,
-            })
-        }
+        Standing::Current {
+            fenced,
+            may_shut_down,
+        } => heartbeat_reply::Result::Accepted(HeartbeatAccepted {
+            fenced,
+            may_shut_down,
+            controller_term,
+        }),
     }
 }
 
 /// Sends an answer; `false` if the broker is gone.
 async fn send(answers: &Sender, result: heartbeat_reply::Result) -> bool {
-    answers.send(Ok(HeartbeatReply { result: Some(result) })).await.is_ok()
+    answers
+        .send(Ok(HeartbeatReply {
+            result: Some(result),
+        }))
+        .await
+        .is_ok()
 }

@@ -52,7 +52,9 @@ impl ControllerService {
         loop {
             let applied = *index.borrow_and_update();
             if applied > at || (first && applied == at) {
-                let Some(reached) = self.push(updates, at).await else { return };
+                let Some(reached) = self.push(updates, at).await else {
+                    return;
+                };
                 at = reached.max(at);
                 first = false;
             }

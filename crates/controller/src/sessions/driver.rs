@@ -81,13 +81,18 @@ impl SessionHub {
         loop {
             index.mark_unchanged();
             self.sync();
-            for due in self.with(|sessions| sessions.due(Instant::now())).unwrap_or_default() {
+            for due in self
+                .with(|sessions| sessions.due(Instant::now()))
+                .unwrap_or_default()
+            {
                 let hub = self.clone();
                 let ended = active.ended.clone();
                 tasks.spawn(async move { ended.run_until_cancelled(hub.propose(due)).await });
             }
             let now = Instant::now();
-            let deadline = self.with(|sessions| sessions.next_deadline(now)).unwrap_or(now);
+            let deadline = self
+                .with(|sessions| sessions.next_deadline(now))
+                .unwrap_or(now);
             tokio::select! {
                 () = active.ended.cancelled() => break,
                 () = self.wake.notified() => {}
@@ -107,18 +112,32 @@ impl SessionHub {
     }
 
     async fn propose(&self, due: Due) {
-        let Due { broker_id, broker_epoch, action } = due;
+        let Due {
+            broker_id,
+            broker_epoch,
+            action,
+        } = due;
         let live = self.live();
         let command = match action {
             Action::Fence(gone) => {
                 tracing::warn!(broker = %broker_id, ?gone, "fencing a broker");
                 self.fencings.fetch_add(1, Ordering::Relaxed);
-                Command::FenceBroker { broker_id, broker_epoch, live }
+                Command::FenceBroker {
+                    broker_id,
+                    broker_epoch,
+                    live,
+                }
             }
-            Action::Unfence => Command::UnfenceBroker { broker_id, broker_epoch, live },
-            Action::BeginShutdown => {
-                Command::BeginControlledShutdown { broker_id, broker_epoch, live }
-            }
+            Action::Unfence => Command::UnfenceBroker {
+                broker_id,
+                broker_epoch,
+                live,
+            },
+            Action::BeginShutdown => Command::BeginControlledShutdown {
+                broker_id,
+                broker_epoch,
+                live,
+            },
         };
         let decided = self.quorum.propose(command).await;
         match &decided {
@@ -138,7 +157,9 @@ impl SessionHub {
     /// that could still come (C-9).
     async fn probe(self: Arc<Self>, active: Arc<Active>) {
         while active.since.elapsed() < self.limits.session * 2 {
-            let targets = self.with(|sessions| sessions.to_probe()).unwrap_or_default();
+            let targets = self
+                .with(|sessions| sessions.to_probe())
+                .unwrap_or_default();
             let dials = targets.into_iter().map(|(id, epoch, address)| async move {
                 (id, epoch, dial(&address, PROBE_LIMIT).await)
             });
@@ -173,10 +194,16 @@ impl SessionHub {
     }
 
     /// A stream of a broker was opened; `false` if its registration is not the current one.
-    pub(crate) fn opened(&self, id: BrokerId, epoch: BrokerEpoch, incarnation: Uuid) -> bool {
+    pub(crate) fn opened(
+        &self,
+        period: &Active,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        incarnation: Uuid,
+    ) -> bool {
         self.sync();
         let offline = self.cluster.read(|_, tally| tally.offline() > 0);
-        let current = self.with(|sessions| {
+        let current = self.during(period, |sessions| {
             let current = sessions.is_current(id, epoch, incarnation);
             if current {
                 sessions.opened(id, epoch, offline, Instant::now());
@@ -188,32 +215,40 @@ impl SessionHub {
     }
 
     /// A stream that was opened has ended.
-    pub(crate) fn closed(&self, id: BrokerId, epoch: BrokerEpoch) {
-        self.with(|sessions| sessions.closed(id, epoch, Instant::now()));
+    pub(crate) fn closed(&self, period: &Active, id: BrokerId, epoch: BrokerEpoch) {
+        self.during(period, |sessions| {
+            sessions.closed(id, epoch, Instant::now())
+        });
         self.notify();
     }
 
     /// A heartbeat arrived on an opened stream.
-    pub(crate) fn beat(&self, id: BrokerId, epoch: BrokerEpoch, beat: Beat) {
-        self.with(|sessions| sessions.beat(id, epoch, beat, Instant::now()));
+    pub(crate) fn beat(&self, period: &Active, id: BrokerId, epoch: BrokerEpoch, beat: Beat) {
+        self.during(period, |sessions| {
+            sessions.beat(id, epoch, beat, Instant::now())
+        });
         self.notify();
     }
 
     /// What to tell the broker now.
     pub(crate) fn standing(
         &self,
+        period: &Active,
         id: BrokerId,
         epoch: BrokerEpoch,
         incarnation: Uuid,
     ) -> Standing {
         let leads = self.cluster.read(|_, tally| tally.led_by(id));
         let index = self.cluster.index();
-        let standing = self.with(|sessions| {
+        let standing = self.during(period, |sessions| {
             if !sessions.is_current(id, epoch, incarnation) {
                 return Standing::Stale;
             }
             let may_shut_down = sessions.may_shut_down(id, epoch, leads, index);
-            Standing::Current { fenced: sessions.is_fenced(id), may_shut_down }
+            Standing::Current {
+                fenced: sessions.is_fenced(id),
+                may_shut_down,
+            }
         });
         standing.unwrap_or(Standing::Stale)
     }
@@ -231,6 +266,15 @@ impl SessionHub {
     fn notify(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// A stream of an earlier period must not count in the present one.
+    fn during<T>(&self, period: &Active, act: impl FnOnce(&mut Sessions) -> T) -> Option<T> {
+        let mut sessions = self.sessions.lock();
+        sessions
+            .as_mut()
+            .filter(|sessions| sessions.began_at(period.since))
+            .map(act)
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Sessions) -> T) -> Option<T> {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { session: Duration::from_millis(2_000), grace: Duration::from_millis(250) };
+const LIMITS: Limits = Limits {
+    session: Duration::from_millis(2_000),
+    grace: Duration::from_millis(250),
+};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -38,7 +40,11 @@ fn epoch(epoch: i64) -> BrokerEpoch {
 }
 
 fn beat(metadata_index: u64, ready: bool, want_shutdown: bool) -> Beat {
-    Beat { metadata_index, ready, want_shutdown }
+    Beat {
+        metadata_index,
+        ready,
+        want_shutdown,
+    }
 }
 
 /// Two unfenced brokers, both with a stream.
@@ -70,9 +76,16 @@ async fn a_broken_stream_fences_after_the_grace_unless_another_opens() {
     sessions.closed(BrokerId(1), epoch(5), now + ms(500));
     let due = sessions.due(now + ms(750));
     assert_eq!(fences(&due), [(BrokerId(1), Gone::StreamBroke)]);
-    assert!(sessions.due(now + ms(751)).is_empty(), "one proposal at a time");
+    assert!(
+        sessions.due(now + ms(751)).is_empty(),
+        "one proposal at a time"
+    );
     sessions.proposed(due[0], false, now + ms(800));
-    assert_eq!(fences(&sessions.due(now + ms(1_200))).len(), 1, "not decided: again");
+    assert_eq!(
+        fences(&sessions.due(now + ms(1_200))).len(),
+        1,
+        "not decided: again"
+    );
 }
 
 #[tokio::test]
@@ -81,11 +94,23 @@ async fn silence_fences_only_after_a_session_under_this_controller() {
     let mut sessions = Sessions::new(LIMITS, now);
     sessions.sync(&image([broker(1, 5, false)]), 10, now);
     assert!(fences(&sessions.due(now + ms(1_999))).is_empty());
-    assert_eq!(fences(&sessions.due(now + ms(2_000))), [(BrokerId(1), Gone::Silent)]);
+    assert_eq!(
+        fences(&sessions.due(now + ms(2_000))),
+        [(BrokerId(1), Gone::Silent)]
+    );
     let mut sessions = two(now);
-    sessions.beat(BrokerId(1), epoch(5), beat(10, true, false), now + ms(1_000));
+    sessions.beat(
+        BrokerId(1),
+        epoch(5),
+        beat(10, true, false),
+        now + ms(1_000),
+    );
     let gone = fences(&sessions.due(now + ms(2_500)));
-    assert_eq!(gone, [(BrokerId(2), Gone::Silent)], "an open but silent stream is silence");
+    assert_eq!(
+        gone,
+        [(BrokerId(2), Gone::Silent)],
+        "an open but silent stream is silence"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +126,10 @@ async fn an_address_that_refuses_for_the_whole_grace_is_a_broken_stream() {
     // Broker 2 has not come yet: fencing now would elect nobody.
     assert!(fences(&sessions.due(now + ms(460))).is_empty());
     sessions.opened(BrokerId(2), epoch(6), false, now + ms(470));
-    assert_eq!(fences(&sessions.due(now + ms(480))), [(BrokerId(1), Gone::Refused)]);
+    assert_eq!(
+        fences(&sessions.due(now + ms(480))),
+        [(BrokerId(1), Gone::Refused)]
+    );
     assert_eq!(sessions.live(), BTreeSet::from([BrokerId(2)]));
 }
 
@@ -120,7 +148,11 @@ async fn a_ready_broker_is_unfenced_once_its_image_holds_its_registration() {
     // Fenced at 60, it must know that before it serves again.
     sessions.sync(&image([broker(1, 50, false)]), 55, now);
     sessions.sync(&image([broker(1, 50, true)]), 60, now);
-    let due = Due { broker_id: BrokerId(1), broker_epoch: epoch(50), action: Action::Unfence };
+    let due = Due {
+        broker_id: BrokerId(1),
+        broker_epoch: epoch(50),
+        action: Action::Unfence,
+    };
     sessions.proposed(due, true, now);
     assert!(sessions.due(now + ms(1)).is_empty());
     sessions.beat(BrokerId(1), epoch(50), beat(60, true, false), now);
@@ -154,9 +186,19 @@ async fn a_stopping_broker_goes_once_it_leads_nothing_and_the_others_know() {
     stopping.in_controlled_shutdown = true;
     sessions.sync(&image([stopping, broker(2, 6, false)]), 12, now);
     sessions.proposed(due[0], true, now);
-    assert!(!sessions.may_shut_down(id, epoch(5), 1, 12), "it still leads one");
-    assert_eq!(sessions.due(now + ms(400))[0].action, Action::BeginShutdown, "tried again");
-    assert!(!sessions.may_shut_down(id, epoch(5), 0, 14), "broker 2 is at 10");
+    assert!(
+        !sessions.may_shut_down(id, epoch(5), 1, 12),
+        "it still leads one"
+    );
+    assert_eq!(
+        sessions.due(now + ms(400))[0].action,
+        Action::BeginShutdown,
+        "tried again"
+    );
+    assert!(
+        !sessions.may_shut_down(id, epoch(5), 0, 14),
+        "broker 2 is at 10"
+    );
     sessions.beat(BrokerId(2), epoch(6), beat(14, true, false), now);
     assert!(sessions.may_shut_down(id, epoch(5), 0, 15));
 }

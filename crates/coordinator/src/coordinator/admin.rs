@@ -15,7 +15,10 @@ use super::{Coordinator, Topics, check_group_id};
 impl Coordinator {
     /// Every group that is not being removed.
     pub fn list(&self) -> impl Iterator<Item = GroupListing> {
-        let living = self.groups.values().filter(|group| group.state() != GroupState::Dead);
+        let living = self
+            .groups
+            .values()
+            .filter(|group| group.state() != GroupState::Dead);
         living.map(Group::listing)
     }
 
@@ -46,12 +49,16 @@ impl Coordinator {
 
     /// Writes tombstones for everything that is stored of the group or on its way there.
     pub(super) fn remove_group(&mut self, now: Now, group_id: &str, token: Option<ReplyToken>) {
-        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let Some(group) = self.groups.get_mut(group_id) else {
+            return;
+        };
         let mut offsets: BTreeSet<(String, PartitionIndex)> =
             group.pending_offsets().cloned().collect();
         if let Some(stored) = self.committed.group(group_id) {
             let partitions = stored.offsets.iter().flat_map(|(topic, partitions)| {
-                partitions.keys().map(|partition| (topic.clone(), *partition))
+                partitions
+                    .keys()
+                    .map(|partition| (topic.clone(), *partition))
             });
             offsets.extend(partitions);
         }
@@ -60,8 +67,14 @@ impl Coordinator {
             .into_iter()
             .map(|(topic, partition)| tombstone(group_id, &topic, partition))
             .collect();
-        records.push(OffsetsRecord::Group { group_id: group_id.to_owned(), value: None });
-        let purpose = Purpose::DeleteGroup { group_id: group_id.to_owned(), token };
+        records.push(OffsetsRecord::Group {
+            group_id: group_id.to_owned(),
+            value: None,
+        });
+        let purpose = Purpose::DeleteGroup {
+            group_id: group_id.to_owned(),
+            token,
+        };
         self.outbox.persist(records, purpose);
         self.schedule(group_id);
     }
@@ -119,7 +132,8 @@ impl Coordinator {
         if records.is_empty() {
             self.outbox.reply(token, Reply::DeleteOffsets(Ok(answer)));
         } else {
-            self.outbox.persist(records, Purpose::DeleteOffsets { token, answer });
+            self.outbox
+                .persist(records, Purpose::DeleteOffsets { token, answer });
         }
     }
 
@@ -127,21 +141,21 @@ impl Coordinator {
     /// of them while a member's subscription cannot be read.
     fn undeletable_topics(&self, group_id: &str) -> Result<Subscribed, GroupError> {
         check_group_id(group_id)?;
-        let group = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
+        let group = self
+            .groups
+            .get(group_id)
+            .ok_or(GroupError::GroupIdNotFound)?;
         match group.state() {
             GroupState::Dead => Err(GroupError::GroupIdNotFound),
             GroupState::Empty => Ok(Subscribed::To(BTreeSet::new())),
             _ if !group.is_consumer_group() => Err(GroupError::NonEmptyGroup),
-            _ => Ok(group.subscribed_topics().map_or(Subscribed::Unknown, Subscribed::To)),
+            _ => Ok(group
+                .subscribed_topics()
+                .map_or(Subscribed::Unknown, Subscribed::To)),
         }
     }
 
-    fn is_stored_or_pending(
-        &self,
-        group_id: &str,
-        topic: &str,
-        partition: PartitionIndex,
-    ) -> bool {
+    fn is_stored_or_pending(&self, group_id: &str, topic: &str, partition: PartitionIndex) -> bool {
         let stored = self.committed.group(group_id);
         stored.is_some_and(|group| group.offset(topic, partition).is_some())
             || self
@@ -165,11 +179,7 @@ impl Subscribed {
     }
 }
 
-pub(super) fn tombstone(
-    group_id: &str,
-    topic: &str,
-    partition: PartitionIndex,
-) -> OffsetsRecord {
+pub(super) fn tombstone(group_id: &str, topic: &str, partition: PartitionIndex) -> OffsetsRecord {
     OffsetsRecord::Offset {
         group_id: group_id.to_owned(),
         topic: topic.to_owned(),

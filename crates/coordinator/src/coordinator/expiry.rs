@@ -30,9 +30,9 @@ impl Aging {
         match group.state() {
             GroupState::Empty if group.is_simple() => Aging::AllSince(MonotonicMs(0)),
             GroupState::Empty => Aging::AllSince(group.state_since()),
-            GroupState::Stable if group.is_consumer_group() => {
-                group.subscribed_topics().map_or(Aging::Nothing, Aging::Unsubscribed)
-            }
+            GroupState::Stable if group.is_consumer_group() => group
+                .subscribed_topics()
+                .map_or(Aging::Nothing, Aging::Unsubscribed),
             GroupState::Stable
             | GroupState::PreparingRebalance
             | GroupState::CompletingRebalance
@@ -68,7 +68,9 @@ impl Coordinator {
     }
 
     fn expire_group(&mut self, now: Now, group_id: &str, topics: &dyn Topics) {
-        let Some(group) = self.groups.get(group_id) else { return };
+        let Some(group) = self.groups.get(group_id) else {
+            return;
+        };
         let Some(stored) = self.committed.group(group_id) else {
             self.settle(group_id);
             return;
@@ -124,7 +126,9 @@ fn offsets_of(
     group: &CommittedGroup,
 ) -> impl Iterator<Item = (&String, PartitionIndex, &CommittedOffset)> {
     group.offsets.iter().flat_map(|(topic, partitions)| {
-        partitions.iter().map(move |(partition, offset)| (topic, *partition, offset))
+        partitions
+            .iter()
+            .map(move |(partition, offset)| (topic, *partition, offset))
     })
 }
 

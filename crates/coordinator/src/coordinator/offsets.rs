@@ -41,17 +41,26 @@ impl Coordinator {
                 }
                 partitions.push((partition.partition, result));
             }
-            answer.push(CommittedTopic { name: topic.name.clone(), partitions });
+            answer.push(CommittedTopic {
+                name: topic.name.clone(),
+                partitions,
+            });
         }
         if records.is_empty() {
             self.outbox.reply(token, Reply::Commit(Ok(answer)));
             return;
         }
         let group_id = request.group_id.clone();
-        let group =
-            self.groups.entry(group_id.clone()).or_insert_with(|| Group::new(&group_id, now));
+        let group = self
+            .groups
+            .entry(group_id.clone())
+            .or_insert_with(|| Group::new(&group_id, now));
         group.add_pending_offsets(&answer);
-        let purpose = Purpose::Commit { group_id, token, answer };
+        let purpose = Purpose::Commit {
+            group_id,
+            token,
+            answer,
+        };
         self.outbox.persist(records, purpose);
     }
 
@@ -102,7 +111,9 @@ impl Coordinator {
                 })
                 .cloned(),
             unstable: request.require_stable
-                && self.committed.is_unstable(&request.group_id, topic, partition),
+                && self
+                    .committed
+                    .is_unstable(&request.group_id, topic, partition),
         };
         match &request.topics {
             Some(wanted) => wanted
@@ -112,7 +123,9 @@ impl Coordinator {
                     partitions: partitions.iter().map(|p| fetch(name, *p)).collect(),
                 })
                 .collect(),
-            None => stored.map(|group| fetch_all(group, fetch)).unwrap_or_default(),
+            None => stored
+                .map(|group| fetch_all(group, fetch))
+                .unwrap_or_default(),
         }
     }
 }
@@ -127,9 +140,17 @@ fn fetch_all(
             .map(|(partition, _)| fetch(name, *partition))
             .filter(|fetched| fetched.committed.is_some() || fetched.unstable)
             .collect();
-        FetchedTopic { name: name.clone(), partitions }
+        FetchedTopic {
+            name: name.clone(),
+            partitions,
+        }
     };
-    group.offsets.keys().map(topic).filter(|topic| !topic.partitions.is_empty()).collect()
+    group
+        .offsets
+        .keys()
+        .map(topic)
+        .filter(|topic| !topic.partitions.is_empty())
+        .collect()
 }
 
 fn offset_value(

@@ -62,7 +62,8 @@ impl Group {
     }
 
     pub(crate) fn has_pending_offset(&self, topic: &str, partition: PartitionIndex) -> bool {
-        self.pending_offsets.contains_key(&(topic.to_owned(), partition))
+        self.pending_offsets
+            .contains_key(&(topic.to_owned(), partition))
     }
 }
 

@@ -33,7 +33,10 @@ impl Group {
             group_instance_id: member.group_instance_id.clone(),
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
-            metadata: protocol.as_deref().map(|name| member.metadata(name)).unwrap_or_default(),
+            metadata: protocol
+                .as_deref()
+                .map(|name| member.metadata(name))
+                .unwrap_or_default(),
             assignment: match self.state {
                 GroupState::Stable => member.assignment.clone(),
                 _ => Bytes::new(),

@@ -34,9 +34,9 @@ impl Group {
                 let member_id = format!("{}-{unique}", request.client_id);
                 if request.member_id_required {
                     let lapses = Member::new(member_id.clone(), request, now.monotonic);
-                    let until = now.monotonic.plus_ms(
-                        u64::try_from(lapses.session_timeout_ms).unwrap_or(0),
-                    );
+                    let until = now
+                        .monotonic
+                        .plus_ms(u64::try_from(lapses.session_timeout_ms).unwrap_or(0));
                     self.pending_members.insert(member_id.clone(), until);
                     Err(GroupError::MemberIdRequired { member_id })
                 } else {
@@ -80,7 +80,10 @@ impl Group {
     }
 
     fn has_room_for(&self, rules: &GroupRules, request: &JoinRequest) -> bool {
-        let member = request.member_id.as_ref().and_then(|id| self.members.get(id));
+        let member = request
+            .member_id
+            .as_ref()
+            .and_then(|id| self.members.get(id));
         match self.state {
             GroupState::Empty | GroupState::Dead => true,
             GroupState::PreparingRebalance => {
@@ -102,7 +105,10 @@ impl Group {
         }
         let common = |name: &str| self.members.values().all(|member| member.supports(name));
         self.protocol_type.as_ref() == Some(&request.protocol_type)
-            && request.protocols.iter().any(|protocol| common(&protocol.name))
+            && request
+                .protocols
+                .iter()
+                .any(|protocol| common(&protocol.name))
     }
 
     /// Takes in a new member.
@@ -170,7 +176,10 @@ impl Group {
     }
 
     /// A static member starts, or starts again under a new id (KIP-345).
-    #[allow(clippy::too_many_arguments, reason = "one step of `join`, which carries them all")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one step of `join`, which carries them all"
+    )]
     fn join_static(
         &mut self,
         now: Now,
@@ -186,7 +195,9 @@ impl Group {
             self.admit(now, rules, request, member_id, token, out);
             return;
         };
-        let Some(mut member) = self.members.remove(&old_id) else { return };
+        let Some(mut member) = self.members.remove(&old_id) else {
+            return;
+        };
         // The former holder is fenced at once, before its replacement is even stored.
         member.fail(&GroupError::FencedInstanceId, out);
         let was_leader = self.is_leader(&old_id);
@@ -196,7 +207,8 @@ impl Group {
         member.client_host.clone_from(&request.client_host);
         member.update(request);
         member.alive(now.monotonic);
-        self.static_members.insert(instance.to_owned(), member_id.clone());
+        self.static_members
+            .insert(instance.to_owned(), member_id.clone());
         if was_leader {
             self.leader = Some(member_id.clone());
         }
@@ -208,7 +220,13 @@ impl Group {
             && same_topics
             && self.select_protocol() == self.protocol;
         if keeps_assignment {
-            self.store_static_member(request, &member_id, was_leader.then_some(old_id), token, out);
+            self.store_static_member(
+                request,
+                &member_id,
+                was_leader.then_some(old_id),
+                token,
+                out,
+            );
             return;
         }
         if let Some(member) = self.members.get_mut(&member_id) {
@@ -220,8 +238,13 @@ impl Group {
     /// A consumer that comes back with other topics needs another assignment. Whatever is not a
     /// consumer's subscription counts as unchanged: it may hold state that every restart changes.
     fn subscribes_alike(&self, member: &Member, request: &JoinRequest) -> bool {
-        let Some(protocol) = &self.protocol else { return false };
-        let Some(offered) = request.protocols.iter().find(|offered| &offered.name == protocol)
+        let Some(protocol) = &self.protocol else {
+            return false;
+        };
+        let Some(offered) = request
+            .protocols
+            .iter()
+            .find(|offered| &offered.name == protocol)
         else {
             return false;
         };

@@ -16,7 +16,10 @@ impl Group {
         if self.state == GroupState::Dead {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        let answers: Vec<_> = leaving.iter().map(|member| self.leave_one(member, out)).collect();
+        let answers: Vec<_> = leaving
+            .iter()
+            .map(|member| self.leave_one(member, out))
+            .collect();
         if answers.iter().any(Result::is_ok) && self.state != GroupState::Empty {
             self.rebalance_or_complete(now, rules, out);
         }

@@ -97,8 +97,9 @@ impl Member {
     /// Takes over what a rejoin says about the member.
     pub(super) fn update(&mut self, request: &JoinRequest) {
         self.session_timeout_ms = request.session_timeout_ms;
-        self.rebalance_timeout_ms =
-            request.rebalance_timeout_ms.unwrap_or(request.session_timeout_ms);
+        self.rebalance_timeout_ms = request
+            .rebalance_timeout_ms
+            .unwrap_or(request.session_timeout_ms);
         self.protocols.clone_from(&request.protocols);
     }
 
@@ -120,12 +121,19 @@ impl Member {
 
     /// Its subscription under this protocol.
     pub(super) fn metadata(&self, protocol: &str) -> Bytes {
-        let named = self.protocols.iter().find(|candidate| candidate.name == protocol);
-        named.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
+        let named = self
+            .protocols
+            .iter()
+            .find(|candidate| candidate.name == protocol);
+        named
+            .map(|protocol| protocol.metadata.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|candidate| candidate.name == protocol)
+        self.protocols
+            .iter()
+            .any(|candidate| candidate.name == protocol)
     }
 
     /// Parks its join. An earlier one of the same member was given up by the client; it is

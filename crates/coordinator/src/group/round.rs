@@ -15,7 +15,11 @@ use super::{Group, GroupState, Now};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum JoinTimer {
     /// The group was empty: it waits for more members to start, longer while they keep coming.
-    Initial { at: MonotonicMs, remaining_ms: u64, new_member_added: bool },
+    Initial {
+        at: MonotonicMs,
+        remaining_ms: u64,
+        new_member_added: bool,
+    },
     /// Members have until then to rejoin.
     Round { at: MonotonicMs },
 }
@@ -30,21 +34,22 @@ impl JoinTimer {
 
 impl Group {
     pub(super) fn joined_count(&self) -> usize {
-        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+        self.members
+            .values()
+            .filter(|member| member.awaiting_join.is_some())
+            .count()
     }
 
     fn everybody_joined(&self) -> bool {
         self.pending_members.is_empty()
-            && self.members.values().all(|member| member.awaiting_join.is_some())
+            && self
+                .members
+                .values()
+                .all(|member| member.awaiting_join.is_some())
     }
 
     /// Begins a round, or ends one that was only waiting for this.
-    pub(super) fn rebalance_or_complete(
-        &mut self,
-        now: Now,
-        rules: &GroupRules,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn rebalance_or_complete(&mut self, now: Now, rules: &GroupRules, out: &mut Outbox) {
         match self.state {
             GroupState::Empty | GroupState::CompletingRebalance | GroupState::Stable => {
                 self.prepare_rebalance(now, rules, out);
@@ -85,7 +90,10 @@ impl Group {
     }
 
     pub(super) fn prolong_initial_delay(&mut self) {
-        if let Some(JoinTimer::Initial { new_member_added, .. }) = &mut self.join_timer {
+        if let Some(JoinTimer::Initial {
+            new_member_added, ..
+        }) = &mut self.join_timer
+        {
             *new_member_added = true;
         }
     }
@@ -93,9 +101,11 @@ impl Group {
     /// The round's time is up.
     pub(super) fn on_join_timer(&mut self, now: Now, rules: &GroupRules, out: &mut Outbox) {
         match self.join_timer {
-            Some(JoinTimer::Initial { remaining_ms, new_member_added: true, .. })
-                if remaining_ms > 0 =>
-            {
+            Some(JoinTimer::Initial {
+                remaining_ms,
+                new_member_added: true,
+                ..
+            }) if remaining_ms > 0 => {
                 let delay = rules.initial_rebalance_delay_ms.min(remaining_ms);
                 self.join_timer = Some(JoinTimer::Initial {
                     at: now.monotonic.plus_ms(delay),
@@ -131,21 +141,28 @@ impl Group {
             self.protocol = None;
             self.leader = None;
             self.set_state(now, GroupState::Empty);
-            out.persist(vec![self.record(Some(&BTreeMap::new()))], Purpose::EmptyGeneration);
+            out.persist(
+                vec![self.record(Some(&BTreeMap::new()))],
+                Purpose::EmptyGeneration,
+            );
             return;
         }
         self.protocol = self.select_protocol();
         self.generation_stored = false;
         self.set_state(now, GroupState::CompletingRebalance);
-        let purpose =
-            Purpose::Generation { group_id: self.id.clone(), generation: self.generation };
+        let purpose = Purpose::Generation {
+            group_id: self.id.clone(),
+            generation: self.generation,
+        };
         out.persist(vec![self.record(None)], purpose);
     }
 
     /// The leader stays if it rejoined; else the first that joined leads.
     fn elect_leader(&mut self) -> bool {
         let joined = |id: &String| {
-            self.members.get(id).is_some_and(|member| member.awaiting_join.is_some())
+            self.members
+                .get(id)
+                .is_some_and(|member| member.awaiting_join.is_some())
         };
         if self.leader.as_ref().is_some_and(joined) {
             return true;
@@ -169,7 +186,10 @@ impl Group {
         let common = |name: &str| self.members.values().all(|member| member.supports(name));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let mut preferred = member.protocols.iter().map(|protocol| protocol.name.as_str());
+            let mut preferred = member
+                .protocols
+                .iter()
+                .map(|protocol| protocol.name.as_str());
             if let Some(name) = preferred.find(|name| common(name)) {
                 *votes.entry(name).or_default() += 1;
             }

@@ -43,12 +43,16 @@ impl Group {
 
     /// Whatever was due by now happens.
     pub(crate) fn on_time(&mut self, now: Now, rules: &GroupRules, out: &mut Outbox) {
-        self.pending_members.retain(|_, until| *until > now.monotonic);
+        self.pending_members
+            .retain(|_, until| *until > now.monotonic);
         self.complete_if_everybody_joined(now, out);
         if self.remove_silent_members(now, out) {
             self.rebalance_or_complete(now, rules, out);
         }
-        if self.join_timer.is_some_and(|timer| timer.at() <= now.monotonic) {
+        if self
+            .join_timer
+            .is_some_and(|timer| timer.at() <= now.monotonic)
+        {
             self.on_join_timer(now, rules, out);
         }
         if self.sync_deadline.is_some_and(|at| at <= now.monotonic) {

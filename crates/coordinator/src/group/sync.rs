@@ -67,20 +67,33 @@ impl Group {
             member.park_sync(token, out);
         }
         // One assignment a generation: a leader that repeats itself waits for the first (G-3).
-        if !self.is_leader(&request.member_id) {
+        if !self.is_leader(&request.member_id) || self.assigning.is_some() {
             return;
         }
-        let given: BTreeMap<&String, &Bytes> =
-            request.assignments.iter().map(|(member_id, bytes)| (member_id, bytes)).collect();
+        let given: BTreeMap<&String, &Bytes> = request
+            .assignments
+            .iter()
+            .map(|(member_id, bytes)| (member_id, bytes))
+            .collect();
         let assignments: BTreeMap<String, Bytes> = self
             .members
             .keys()
-            .map(|id| (id.clone(), given.get(id).map(|bytes| (*bytes).clone()).unwrap_or_default()))
+            .map(|id| {
+                (
+                    id.clone(),
+                    given
+                        .get(id)
+                        .map(|bytes| (*bytes).clone())
+                        .unwrap_or_default(),
+                )
+            })
             .collect();
         let record = self.record(Some(&assignments));
         self.assigning = Some(assignments);
-        let purpose =
-            Purpose::Assignment { group_id: self.id.clone(), generation: self.generation };
+        let purpose = Purpose::Assignment {
+            group_id: self.id.clone(),
+            generation: self.generation,
+        };
         out.persist(vec![record], purpose);
     }
 
@@ -96,7 +109,9 @@ impl Group {
         if self.state != GroupState::CompletingRebalance || self.generation != generation {
             return; // Its waiters were told when the next round began.
         }
-        let Some(assignments) = self.assigning.take() else { return };
+        let Some(assignments) = self.assigning.take() else {
+            return;
+        };
         if let Err(error) = result {
             // Nobody has been given it; the next round assigns anew.
             self.end_sync_phase(error, out);
@@ -112,7 +127,10 @@ impl Group {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for member_id in ids {
             let synced = self.assigned(now, &member_id);
-            let waiting = self.members.get_mut(&member_id).and_then(|m| m.awaiting_sync.take());
+            let waiting = self
+                .members
+                .get_mut(&member_id)
+                .and_then(|m| m.awaiting_sync.take());
             if let Some(token) = waiting {
                 out.sync(token, synced);
             }
@@ -122,9 +140,16 @@ impl Group {
     fn assigned(&mut self, now: Now, member_id: &str) -> Result<Synced, GroupError> {
         let protocol_type = self.protocol_type.clone();
         let protocol = self.protocol.clone();
-        let member = self.members.get_mut(member_id).ok_or(GroupError::UnknownMemberId)?;
+        let member = self
+            .members
+            .get_mut(member_id)
+            .ok_or(GroupError::UnknownMemberId)?;
         member.alive(now.monotonic);
-        Ok(Synced { protocol_type, protocol, assignment: member.assignment.clone() })
+        Ok(Synced {
+            protocol_type,
+            protocol,
+            assignment: member.assignment.clone(),
+        })
     }
 
     /// Whoever waits for an assignment of this generation gets none.

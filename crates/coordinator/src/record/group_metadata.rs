@@ -58,8 +58,9 @@ pub struct MemberMetadata {
 impl GroupMetadataValue {
     /// Version 3: Kafka reads version 4 but does not write it.
     pub(super) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let members = i32::try_from(self.members.len())
-            .map_err(|_| EncodeError { bytes: self.members.len() })?;
+        let members = i32::try_from(self.members.len()).map_err(|_| EncodeError {
+            bytes: self.members.len(),
+        })?;
         let mut out = Vec::with_capacity(128);
         out.put_i16(WRITTEN);
         put_string(&mut out, &self.protocol_type)?;
@@ -92,9 +93,16 @@ impl GroupMetadataValue {
             });
         }
         let flexible = version >= 4;
-        let string = if flexible { Reader::compact_string } else { Reader::string };
-        let nullable =
-            if flexible { Reader::compact_nullable_string } else { Reader::nullable_string };
+        let string = if flexible {
+            Reader::compact_string
+        } else {
+            Reader::string
+        };
+        let nullable = if flexible {
+            Reader::compact_nullable_string
+        } else {
+            Reader::nullable_string
+        };
         let protocol_type = string(&mut reader)?;
         let generation = GenerationId(reader.i32()?);
         let protocol = nullable(&mut reader)?;
@@ -103,8 +111,11 @@ impl GroupMetadataValue {
             0 | 1 => None,
             _ => Some(reader.i64()?).filter(|at| *at >= 0).map(WallClockMs),
         };
-        let count =
-            if flexible { reader.compact_array_length()? } else { reader.array_length()? };
+        let count = if flexible {
+            reader.compact_array_length()?
+        } else {
+            reader.array_length()?
+        };
         // A member takes more than a byte: no count can ask for more room than the record's size.
         let mut members = Vec::with_capacity(count.min(reader.remaining() / 16));
         for _ in 0..count {
@@ -130,15 +141,34 @@ impl GroupMetadataValue {
 impl MemberMetadata {
     fn decode(reader: &mut Reader<'_>, version: i16) -> Result<MemberMetadata, DecodeError> {
         let flexible = version >= 4;
-        let string = if flexible { Reader::compact_string } else { Reader::string };
-        let nullable =
-            if flexible { Reader::compact_nullable_string } else { Reader::nullable_string };
-        let bytes = if flexible { Reader::compact_bytes } else { Reader::bytes };
+        let string = if flexible {
+            Reader::compact_string
+        } else {
+            Reader::string
+        };
+        let nullable = if flexible {
+            Reader::compact_nullable_string
+        } else {
+            Reader::nullable_string
+        };
+        let bytes = if flexible {
+            Reader::compact_bytes
+        } else {
+            Reader::bytes
+        };
         let member_id = string(reader)?;
-        let group_instance_id = if version >= 3 { nullable(reader)? } else { None };
+        let group_instance_id = if version >= 3 {
+            nullable(reader)?
+        } else {
+            None
+        };
         let client_id = string(reader)?;
         let client_host = string(reader)?;
-        let rebalance_timeout_ms = if version >= 1 { Some(reader.i32()?) } else { None };
+        let rebalance_timeout_ms = if version >= 1 {
+            Some(reader.i32()?)
+        } else {
+            None
+        };
         let session_timeout_ms = reader.i32()?;
         let subscription = bytes(reader)?;
         let assignment = bytes(reader)?;

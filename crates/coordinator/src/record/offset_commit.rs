@@ -74,8 +74,16 @@ impl OffsetCommitValue {
             });
         }
         let offset = reader.i64()?;
-        let leader_epoch = if version >= 3 { LeaderEpoch::new(reader.i32()?) } else { None };
-        let metadata = if version >= 4 { reader.compact_string()? } else { reader.string()? };
+        let leader_epoch = if version >= 3 {
+            LeaderEpoch::new(reader.i32()?)
+        } else {
+            None
+        };
+        let metadata = if version >= 4 {
+            reader.compact_string()?
+        } else {
+            reader.string()?
+        };
         let commit_timestamp = WallClockMs(reader.i64()?);
         let expire_timestamp = match version {
             1 => Some(reader.i64()?).filter(|at| *at >= 0).map(WallClockMs),

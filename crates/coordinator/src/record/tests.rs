@@ -10,7 +10,10 @@ use super::*;
 use crate::GenerationId;
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
 }
 
 fn offset_value() -> OffsetCommitValue {
@@ -46,9 +49,16 @@ fn group_value() -> GroupMetadataValue {
 
 #[test]
 fn every_version_of_an_offset_commit_that_kafka_wrote_is_read() {
-    let none = OffsetCommitValue { leader_epoch: None, topic_id: None, ..offset_value() };
+    let none = OffsetCommitValue {
+        leader_epoch: None,
+        topic_id: None,
+        ..offset_value()
+    };
     let vectors = [
-        ("0000000000000000002a00046d6574610000018bcfe56800", none.clone()),
+        (
+            "0000000000000000002a00046d6574610000018bcfe56800",
+            none.clone(),
+        ),
         (
             "0001000000000000002a00046d6574610000018bcfe568000000018bcfe56be8",
             OffsetCommitValue {
@@ -59,7 +69,10 @@ fn every_version_of_an_offset_commit_that_kafka_wrote_is_read() {
         ("0002000000000000002a00046d6574610000018bcfe56800", none),
         (
             "0003000000000000002a0000000700046d6574610000018bcfe56800",
-            OffsetCommitValue { topic_id: None, ..offset_value() },
+            OffsetCommitValue {
+                topic_id: None,
+                ..offset_value()
+            },
         ),
         (
             "0004000000000000002a00000007056d6574610000018bcfe5680001001000000000000000010000000000000002",
@@ -67,7 +80,11 @@ fn every_version_of_an_offset_commit_that_kafka_wrote_is_read() {
         ),
     ];
     for (bytes, expected) in vectors {
-        assert_eq!(OffsetCommitValue::decode(&hex(bytes)).unwrap(), expected, "{bytes}");
+        assert_eq!(
+            OffsetCommitValue::decode(&hex(bytes)).unwrap(),
+            expected,
+            "{bytes}"
+        );
     }
 }
 
@@ -104,7 +121,11 @@ fn every_version_of_group_metadata_that_kafka_wrote_is_read() {
         ),
     ];
     for (bytes, expected) in vectors {
-        assert_eq!(GroupMetadataValue::decode(&hex(bytes)).unwrap(), expected, "{bytes}");
+        assert_eq!(
+            GroupMetadataValue::decode(&hex(bytes)).unwrap(),
+            expected,
+            "{bytes}"
+        );
     }
 }
 
@@ -124,7 +145,10 @@ fn what_is_written_is_what_kafka_writes() {
             "0004000000000000002a00000007056d6574610000018bcfe5680001001000000000000000010000000000000002"
         )
     );
-    let record = OffsetsRecord::Group { group_id: "схема".to_owned(), value: Some(group_value()) };
+    let record = OffsetsRecord::Group {
+        group_id: "схема".to_owned(),
+        value: Some(group_value()),
+    };
     let (key, value) = record.encode().unwrap();
     assert_eq!(key, hex("0002000ad181d185d0b5d0bcd0b0"));
     assert_eq!(
@@ -137,19 +161,32 @@ fn what_is_written_is_what_kafka_writes() {
 
 #[test]
 fn keys_of_other_kinds_of_groups_are_skipped() {
-    assert_eq!(OffsetsRecord::decode(&hex("0003000167"), Some(&[0, 0])), Ok(None));
+    assert_eq!(
+        OffsetsRecord::decode(&hex("0003000167"), Some(&[0, 0])),
+        Ok(None)
+    );
     assert_eq!(OffsetsRecord::decode(&hex("7fff"), None), Ok(None));
     assert_eq!(OffsetsRecord::decode(&[], None), Err(DecodeError::Short));
 }
 
 #[test]
 fn a_string_too_long_for_the_schema_is_refused_not_cut() {
-    let record = OffsetsRecord::Group { group_id: "x".repeat(40_000), value: None };
+    let record = OffsetsRecord::Group {
+        group_id: "x".repeat(40_000),
+        value: None,
+    };
     assert_eq!(record.encode(), Err(EncodeError { bytes: 40_000 }));
 }
 
 fn any_offset() -> impl Strategy<Value = OffsetCommitValue> {
-    (any::<i64>(), any::<Option<u16>>(), ".{0,40}", any::<i64>(), any::<Option<u32>>(), any::<u128>())
+    (
+        any::<i64>(),
+        any::<Option<u16>>(),
+        ".{0,40}",
+        any::<i64>(),
+        any::<Option<u32>>(),
+        any::<u128>(),
+    )
         .prop_map(|(offset, epoch, metadata, committed, expire, topic)| {
             let own_expiry = expire.is_some();
             OffsetCommitValue {
@@ -175,18 +212,20 @@ fn any_member() -> impl Strategy<Value = MemberMetadata> {
         any::<Vec<u8>>(),
         any::<Vec<u8>>(),
     )
-        .prop_map(|(member_id, group_instance_id, client_id, rebalance, session, sub, assigned)| {
-            MemberMetadata {
-                member_id,
-                group_instance_id,
-                client_host: format!("/{client_id}"),
-                client_id,
-                rebalance_timeout_ms: rebalance,
-                session_timeout_ms: session,
-                subscription: sub.into(),
-                assignment: assigned.into(),
-            }
-        })
+        .prop_map(
+            |(member_id, group_instance_id, client_id, rebalance, session, sub, assigned)| {
+                MemberMetadata {
+                    member_id,
+                    group_instance_id,
+                    client_host: format!("/{client_id}"),
+                    client_id,
+                    rebalance_timeout_ms: rebalance,
+                    session_timeout_ms: session,
+                    subscription: sub.into(),
+                    assignment: assigned.into(),
+                }
+            },
+        )
 }
 
 fn any_group() -> impl Strategy<Value = GroupMetadataValue> {
@@ -198,16 +237,16 @@ fn any_group() -> impl Strategy<Value = GroupMetadataValue> {
         any::<Option<u32>>(),
         prop::collection::vec(any_member(), 0..5),
     )
-        .prop_map(|(protocol_type, generation, protocol, leader, since, members)| {
-            GroupMetadataValue {
+        .prop_map(
+            |(protocol_type, generation, protocol, leader, since, members)| GroupMetadataValue {
                 protocol_type,
                 generation: GenerationId(generation),
                 protocol,
                 leader,
                 current_state_timestamp: since.map(|at| WallClockMs(i64::from(at))),
                 members,
-            }
-        })
+            },
+        )
 }
 
 proptest! {

@@ -21,7 +21,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(DecodeError::Short)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(DecodeError::Short)?;
         self.rest = tail;
         Ok(head)
     }
@@ -79,15 +82,16 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn string(&mut self) -> Result<String, DecodeError> {
-        self.nullable_string()?.ok_or(DecodeError::Malformed("string"))
+        self.nullable_string()?
+            .ok_or(DecodeError::Malformed("string"))
     }
 
     fn compact_length(&mut self) -> Result<Option<usize>, DecodeError> {
         match self.uvarint()?.checked_sub(1) {
             None => Ok(None),
-            Some(length) => {
-                usize::try_from(length).map(Some).map_err(|_| DecodeError::Malformed("length"))
-            }
+            Some(length) => usize::try_from(length)
+                .map(Some)
+                .map_err(|_| DecodeError::Malformed("length")),
         }
     }
 
@@ -99,7 +103,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn compact_string(&mut self) -> Result<String, DecodeError> {
-        self.compact_nullable_string()?.ok_or(DecodeError::Malformed("string"))
+        self.compact_nullable_string()?
+            .ok_or(DecodeError::Malformed("string"))
     }
 
     pub(super) fn bytes(&mut self) -> Result<Bytes, DecodeError> {
@@ -108,7 +113,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn compact_bytes(&mut self) -> Result<Bytes, DecodeError> {
-        let length = self.compact_length()?.ok_or(DecodeError::Malformed("bytes"))?;
+        let length = self
+            .compact_length()?
+            .ok_or(DecodeError::Malformed("bytes"))?;
         Ok(Bytes::copy_from_slice(self.take(length)?))
     }
 
@@ -117,7 +124,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn compact_array_length(&mut self) -> Result<usize, DecodeError> {
-        self.compact_length()?.ok_or(DecodeError::Malformed("array"))
+        self.compact_length()?
+            .ok_or(DecodeError::Malformed("array"))
     }
 
     /// Gives each tagged field to `field`, which may ignore it: tags are added without a version.

@@ -17,7 +17,7 @@ fn a_commit_is_answered_and_seen_when_it_is_committed() {
     let mut world = World::new();
     world.prompt = false;
     let token = world.commit(&commit_request(None, "t", 7));
-    assert!(world.replies.get(&token).is_none(), "G-1");
+    assert!(!world.replies.contains_key(&token), "G-1");
     assert_eq!(world.offset("t"), None);
     world.finish_append(Fate::Committed);
     world.settle();
@@ -26,7 +26,10 @@ fn a_commit_is_answered_and_seen_when_it_is_committed() {
     let refused = world.commit(&commit_request(None, "t", 8));
     world.finish_append(Fate::Refused);
     world.settle();
-    assert_eq!(world.committed(refused), Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(
+        world.committed(refused),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
     assert_eq!(world.offset("t"), Some(7));
     world.fail_over();
     assert_eq!(world.offset("t"), Some(7), "P-44");
@@ -43,7 +46,10 @@ fn who_may_commit() {
     assert_eq!(fails(&mut world, &stranger), GroupError::GroupIdNotFound);
     let joined = world.stable(&["a", "b"]);
     assert_eq!(fails(&mut world, &stranger), GroupError::UnknownMemberId);
-    assert_eq!(fails(&mut world, &commit_request(None, "t", 1)), GroupError::UnknownMemberId);
+    assert_eq!(
+        fails(&mut world, &commit_request(None, "t", 1)),
+        GroupError::UnknownMemberId
+    );
     let mut old = commit_request(Some(&joined[0]), "t", 1);
     old.generation = Some(GenerationId(0));
     assert_eq!(fails(&mut world, &old), GroupError::IllegalGeneration);
@@ -76,11 +82,19 @@ fn each_partition_of_a_commit_has_its_own_fate() {
         leader_epoch: None,
         metadata,
     };
-    request.topics[0].partitions.push(partition(1, "x".repeat(5_000)));
-    request.topics[0].partitions.push(partition(99, String::new()));
+    request.topics[0]
+        .partitions
+        .push(partition(1, "x".repeat(5_000)));
+    request.topics[0]
+        .partitions
+        .push(partition(99, String::new()));
     let token = world.commit(&request);
     let answer = world.committed(token).unwrap();
-    let results: Vec<_> = answer[0].partitions.iter().map(|(_, result)| result.clone()).collect();
+    let results: Vec<_> = answer[0]
+        .partitions
+        .iter()
+        .map(|(_, result)| result.clone())
+        .collect();
     assert_eq!(
         results,
         [
@@ -107,7 +121,12 @@ fn all_offsets_of_a_group_are_fetched_and_none_of_an_unknown_one() {
     let names: Vec<_> = all.iter().map(|topic| topic.name.as_str()).collect();
     assert_eq!(names, ["t", "u"]);
     request.group_id = "other".to_owned();
-    assert!(world.coordinator.fetch_offsets(&request, &world.topics).is_empty());
+    assert!(
+        world
+            .coordinator
+            .fetch_offsets(&request, &world.topics)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -120,7 +139,15 @@ fn a_recreated_topic_does_not_inherit_offsets() {
     let (coordinator, topics) = (&mut world.coordinator, &world.topics);
     coordinator.on_topics_changed(topics);
     world.settle();
-    assert!(world.coordinator.committed().group(GROUP).unwrap().offsets.get("t").is_none());
+    assert!(
+        !world
+            .coordinator
+            .committed()
+            .group(GROUP)
+            .unwrap()
+            .offsets
+            .contains_key("t")
+    );
     assert_eq!(world.offset("u"), Some(2));
 }
 
@@ -149,7 +176,10 @@ fn offsets_expire_when_the_group_was_empty_for_the_retention() {
     world.coordinator.expire(world.now, &world.topics);
     world.settle();
     assert_eq!(world.offset("t"), None);
-    assert!(world.coordinator.committed().group(GROUP).is_none(), "the group went with them");
+    assert!(
+        world.coordinator.committed().group(GROUP).is_none(),
+        "the group went with them"
+    );
     assert!(world.coordinator.live_group(GROUP).is_none());
 }
 
@@ -171,12 +201,22 @@ fn offsets_of_a_transaction_count_from_its_end() {
     let mut world = World::new();
     world.commit(&commit_request(None, "t", 1));
     let stored = world.log[0].clone();
-    let OffsetsRecord::Offset { value: Some(mut value), group_id, topic, partition } = stored
+    let OffsetsRecord::Offset {
+        value: Some(mut value),
+        group_id,
+        topic,
+        partition,
+    } = stored
     else {
         panic!("{stored:?}")
     };
     value.offset = 50;
-    let record = OffsetsRecord::Offset { value: Some(value), group_id, topic, partition };
+    let record = OffsetsRecord::Offset {
+        value: Some(value),
+        group_id,
+        topic,
+        partition,
+    };
     let fetch = |world: &World| {
         let request = FetchOffsetsRequest {
             group_id: GROUP.to_owned(),
@@ -186,11 +226,20 @@ fn offsets_of_a_transaction_count_from_its_end() {
         };
         world.coordinator.fetch_offsets(&request, &world.topics)[0].partitions[0].clone()
     };
-    world.coordinator.apply_transactional(ProducerId(1), record.clone());
+    world
+        .coordinator
+        .apply_transactional(ProducerId(1), record.clone());
     assert!(fetch(&world).unstable, "G-7");
-    world.coordinator.end_transaction(world.now, ProducerId(1), false);
-    assert_eq!((fetch(&world).unstable, world.offset("t")), (false, Some(1)));
+    world
+        .coordinator
+        .end_transaction(world.now, ProducerId(1), false);
+    assert_eq!(
+        (fetch(&world).unstable, world.offset("t")),
+        (false, Some(1))
+    );
     world.coordinator.apply_transactional(ProducerId(1), record);
-    world.coordinator.end_transaction(world.now, ProducerId(1), true);
+    world
+        .coordinator
+        .end_transaction(world.now, ProducerId(1), true);
     assert_eq!(world.offset("t"), Some(50));
 }

@@ -15,15 +15,34 @@ const CLIENTS: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Join { client: usize, topics: bool },
-    Sync { client: usize },
-    Heartbeat { client: usize },
-    Commit { client: usize },
+    Join {
+        client: usize,
+        topics: bool,
+    },
+    Sync {
+        client: usize,
+    },
+    Heartbeat {
+        client: usize,
+    },
+    Commit {
+        client: usize,
+    },
     /// A request with what this client knew before its last join.
-    Stale { client: usize },
-    Leave { client: usize },
+    Stale {
+        client: usize,
+    },
+    Leave {
+        client: usize,
+    },
+    /// The client does what a client would do next.
+    Behave {
+        client: usize,
+    },
     /// The client's process starts anew.
-    Restart { client: usize },
+    Restart {
+        client: usize,
+    },
     Append(u8),
     Advance(u64),
     FailOver,
@@ -38,6 +57,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => client.clone().prop_map(|client| Op::Commit { client }),
         2 => client.clone().prop_map(|client| Op::Stale { client }),
         1 => client.clone().prop_map(|client| Op::Leave { client }),
+        9 => client.clone().prop_map(|client| Op::Behave { client }),
         1 => client.prop_map(|client| Op::Restart { client }),
         8 => any::<u8>().prop_map(Op::Append),
         4 => (0u64..12_000).prop_map(Op::Advance),
@@ -114,9 +134,13 @@ impl Checked {
                 }
             }
             Op::Leave { client } => self.leave(*client),
+            Op::Behave { client } => self.behave(*client),
             Op::Restart { client } => {
                 let instance = self.clients[*client].instance.clone();
-                self.clients[*client] = Client { instance, ..Client::default() };
+                self.clients[*client] = Client {
+                    instance,
+                    ..Client::default()
+                };
             }
             Op::Append(fate) => self.world.finish_append(match fate % 8 {
                 0 => Fate::Refused,
@@ -136,7 +160,10 @@ impl Checked {
 
     fn join(&mut self, client: usize, topics: bool) {
         let known = &self.clients[client];
-        if known.joining.is_some_and(|token| !self.world.replies.contains_key(&token)) {
+        if known
+            .joining
+            .is_some_and(|token| !self.world.replies.contains_key(&token))
+        {
             return; // One at a time, as clients do.
         }
         let topics: &[&str] = if topics { &["t"] } else { &["t", "u"] };
@@ -155,14 +182,19 @@ impl Checked {
         let assign = |id: &String| (id.clone(), assignment.clone());
         SyncRequest {
             group_instance_id: self.clients[client].instance.clone(),
-            assignments: joined.members.iter().map(|member| assign(&member.member_id)).collect(),
+            assignments: joined
+                .members
+                .iter()
+                .map(|member| assign(&member.member_id))
+                .collect(),
             ..sync_request(joined)
         }
     }
 
     fn sync(&mut self, client: usize) {
-        let waiting =
-            self.clients[client].syncing.is_some_and(|(t, _)| !self.world.replies.contains_key(&t));
+        let waiting = self.clients[client]
+            .syncing
+            .is_some_and(|(t, _)| !self.world.replies.contains_key(&t));
         let Some(joined) = self.clients[client].joined.clone().filter(|_| !waiting) else {
             return;
         };
@@ -189,18 +221,30 @@ impl Checked {
         let appends = self.world.appends.len();
         let token = self.world.commit(&request);
         if joined.generation < newest {
-            assert_eq!(self.world.appends.len(), appends, "G-2: an old generation moved offsets");
+            assert_eq!(
+                self.world.appends.len(),
+                appends,
+                "G-2: an old generation moved offsets"
+            );
         }
         self.commits.insert(token, self.next_offset);
     }
 
     fn leave(&mut self, client: usize) {
-        let Some(member_id) = self.clients[client].member_id.take() else { return };
+        let Some(member_id) = self.clients[client].member_id.take() else {
+            return;
+        };
         let request = LeaveRequest {
             group_id: GROUP.to_owned(),
-            members: vec![LeavingMember { member_id: Some(member_id), group_instance_id: None }],
+            members: vec![LeavingMember {
+                member_id: Some(member_id),
+                group_instance_id: None,
+            }],
         };
-        self.world.coordinator.leave(self.world.now, &request).unwrap();
+        self.world
+            .coordinator
+            .leave(self.world.now, &request)
+            .unwrap();
         self.clients[client].joined = None;
     }
 
@@ -231,7 +275,11 @@ impl Checked {
             }
         }
         let offset = self.world.offset("t").unwrap_or(0);
-        assert!(offset >= self.acked_offset, "P-44: {offset} after an ack of {}", self.acked_offset);
+        assert!(
+            offset >= self.acked_offset,
+            "P-44: {offset} after an ack of {}",
+            self.acked_offset
+        );
         if let Some(group) = self.world.coordinator.live_group(GROUP) {
             if group.state() == GroupState::Stable {
                 assert_eq!(group.waiting(), [], "somebody waits in a stable group");
@@ -244,12 +292,18 @@ impl Checked {
     }
 
     fn on_joined(&mut self, token: ReplyToken, result: Result<Joined, GroupError>) {
-        let owner = self.clients.iter().position(|client| client.joining == Some(token));
+        let owner = self
+            .clients
+            .iter()
+            .position(|client| client.joining == Some(token));
         if let Ok(joined) = &result {
             // G-4: stored before anybody hears of it.
             assert!(is_stored(&self.world.log, joined.generation), "{joined:?}");
             if !joined.skip_assignment && !joined.members.is_empty() {
-                let leader = self.told.entry(joined.generation).or_insert(joined.leader.clone());
+                let leader = self
+                    .told
+                    .entry(joined.generation)
+                    .or_insert(joined.leader.clone());
                 assert_eq!(*leader, joined.leader, "two leaders in one generation");
             }
         }
@@ -259,14 +313,23 @@ impl Checked {
         match result {
             Ok(joined) => {
                 assert!(
-                    client.joined.as_ref().is_none_or(|last| last.generation <= joined.generation),
+                    client
+                        .joined
+                        .as_ref()
+                        .is_none_or(|last| last.generation <= joined.generation),
                     "G-4: generations rise"
                 );
                 client.member_id = Some(joined.member_id.clone());
-                if client.joined.as_ref().is_some_and(|last| last.generation < joined.generation) {
+                if client
+                    .joined
+                    .as_ref()
+                    .is_some_and(|last| last.generation < joined.generation)
+                {
                     client.before = client.joined.take();
                 }
-                self.told.entry(joined.generation).or_insert(joined.leader.clone());
+                self.told
+                    .entry(joined.generation)
+                    .or_insert(joined.leader.clone());
                 client.joined = Some(joined);
             }
             Err(GroupError::MemberIdRequired { member_id }) => client.member_id = Some(member_id),
@@ -280,13 +343,21 @@ impl Checked {
 
     fn on_synced(&mut self, token: ReplyToken, assignment: Bytes) {
         let synced = self.clients.iter().filter_map(|client| client.syncing);
-        let Some((_, generation)) = synced.into_iter().find(|(t, _)| *t == token) else { return };
+        let Some((_, generation)) = synced.into_iter().find(|(t, _)| *t == token) else {
+            return;
+        };
         if assignment.is_empty() {
             return; // The leader forgot this one.
         }
         // G-3: one generation, one assignment.
-        let given = self.assigned.entry(generation).or_insert(assignment.clone());
-        assert_eq!(*given, assignment, "two assignments in generation {generation}");
+        let given = self
+            .assigned
+            .entry(generation)
+            .or_insert(assignment.clone());
+        assert_eq!(
+            *given, assignment,
+            "two assignments in generation {generation}"
+        );
         assert!(assignment.starts_with(format!("{generation}#").as_bytes()));
         let last = stored(&self.world.log).rfind(|value| value.generation == generation);
         let members = last.map(|value| value.members.clone()).unwrap_or_default();
@@ -323,7 +394,10 @@ impl Checked {
                 return;
             }
         }
-        panic!("not stable: {:#?}", self.world.coordinator.live_group(GROUP));
+        panic!(
+            "not stable: {:#?}",
+            self.world.coordinator.live_group(GROUP)
+        );
     }
 
     fn behave(&mut self, client: usize) {
@@ -344,7 +418,10 @@ impl Checked {
     fn check_everybody_answered(&mut self) {
         self.world.fail_over();
         for asked in 1..=self.world.asked {
-            assert!(self.world.replies.contains_key(&ReplyToken(asked)), "no answer to {asked}");
+            assert!(
+                self.world.replies.contains_key(&ReplyToken(asked)),
+                "no answer to {asked}"
+            );
         }
     }
 }

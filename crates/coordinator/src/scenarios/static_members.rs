@@ -6,13 +6,22 @@ use crate::{
 };
 
 fn static_join(instance: &str) -> JoinRequest {
-    JoinRequest { group_instance_id: Some(instance.to_owned()), ..join_request(instance) }
+    JoinRequest {
+        group_instance_id: Some(instance.to_owned()),
+        ..join_request(instance)
+    }
 }
 
 fn static_group(world: &mut World, instances: &[&str]) -> Vec<Joined> {
-    let tokens: Vec<_> = instances.iter().map(|id| world.join(&static_join(id))).collect();
+    let tokens: Vec<_> = instances
+        .iter()
+        .map(|id| world.join(&static_join(id)))
+        .collect();
     world.advance(2 * DELAY_MS);
-    let joined: Vec<_> = tokens.iter().map(|token| world.joined(*token).unwrap()).collect();
+    let joined: Vec<_> = tokens
+        .iter()
+        .map(|token| world.joined(*token).unwrap())
+        .collect();
     world.sync_all(&joined);
     joined
 }
@@ -23,7 +32,10 @@ fn a_restarted_follower_takes_its_place_without_a_round() {
     let joined = static_group(&mut world, &["i1", "i2"]);
     world.prompt = false;
     let token = world.join(&static_join("i2"));
-    assert!(world.replies.get(&token).is_none(), "the new id is stored first");
+    assert!(
+        !world.replies.contains_key(&token),
+        "the new id is stored first"
+    );
     world.finish_append(Fate::Committed);
     world.settle();
     let again = world.joined(token).unwrap();
@@ -33,7 +45,10 @@ fn a_restarted_follower_takes_its_place_without_a_round() {
     // Its assignment waits for it under the new id.
     let synced = world.sync(&sync_request(&again));
     let assignment = world.synced(synced).unwrap().assignment;
-    assert_eq!(assignment, assignment_of(GenerationId(1), &joined[1].member_id));
+    assert_eq!(
+        assignment,
+        assignment_of(GenerationId(1), &joined[1].member_id)
+    );
     let fenced = HeartbeatRequest {
         group_id: GROUP.to_owned(),
         generation: Some(GenerationId(1)),
@@ -59,7 +74,10 @@ fn a_restarted_leader_may_skip_the_assignment() {
     assert_eq!(again.leader, again.member_id);
     assert_eq!(again.members.len(), 2);
     // An older client is told that its former self leads, so that it does not assign.
-    let old = JoinRequest { skip_assignment_supported: false, ..static_join("i1") };
+    let old = JoinRequest {
+        skip_assignment_supported: false,
+        ..static_join("i1")
+    };
     let token = world.join(&old);
     let older = world.joined(token).unwrap();
     assert!(!older.skip_assignment && older.members.is_empty());
@@ -71,11 +89,16 @@ fn a_restarted_leader_may_skip_the_assignment() {
 fn other_topics_after_a_restart_start_a_round() {
     let mut world = World::new();
     let joined = static_group(&mut world, &["i1", "i2"]);
-    let changed =
-        JoinRequest { protocols: vec![protocol("range", &["t", "u"])], ..static_join("i2") };
+    let changed = JoinRequest {
+        protocols: vec![protocol("range", &["t", "u"])],
+        ..static_join("i2")
+    };
     let token = world.join(&changed);
-    assert!(world.replies.get(&token).is_none());
-    assert_eq!(world.heartbeat(&joined[0]), Err(GroupError::RebalanceInProgress));
+    assert!(!world.replies.contains_key(&token));
+    assert_eq!(
+        world.heartbeat(&joined[0]),
+        Err(GroupError::RebalanceInProgress)
+    );
 }
 
 #[test]
@@ -104,8 +127,14 @@ fn an_administrator_removes_a_static_member_by_its_instance() {
     let request = LeaveRequest {
         group_id: GROUP.to_owned(),
         members: vec![
-            LeavingMember { member_id: None, group_instance_id: Some("i2".to_owned()) },
-            LeavingMember { member_id: None, group_instance_id: Some("i3".to_owned()) },
+            LeavingMember {
+                member_id: None,
+                group_instance_id: Some("i2".to_owned()),
+            },
+            LeavingMember {
+                member_id: None,
+                group_instance_id: Some("i3".to_owned()),
+            },
             LeavingMember {
                 member_id: Some("other".to_owned()),
                 group_instance_id: Some("i1".to_owned()),
@@ -115,10 +144,17 @@ fn an_administrator_removes_a_static_member_by_its_instance() {
     let answer = world.coordinator.leave(world.now, &request).unwrap();
     assert_eq!(
         answer,
-        [Ok(()), Err(GroupError::UnknownMemberId), Err(GroupError::FencedInstanceId)]
+        [
+            Ok(()),
+            Err(GroupError::UnknownMemberId),
+            Err(GroupError::FencedInstanceId)
+        ]
     );
     world.settle();
-    assert_eq!(world.heartbeat(&joined[1]), Err(GroupError::UnknownMemberId));
+    assert_eq!(
+        world.heartbeat(&joined[1]),
+        Err(GroupError::UnknownMemberId)
+    );
 }
 
 #[test]

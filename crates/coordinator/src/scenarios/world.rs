@@ -33,8 +33,17 @@ impl TestTopics {
     }
 
     pub(super) fn create(&mut self, name: &str) {
-        let seed = self.0.values().map(|id| id.uuid().as_u128()).max().unwrap_or(0) + 1;
-        self.0.insert(name.to_owned(), TopicId::new(Uuid::from_u128(seed)).unwrap());
+        let seed = self
+            .0
+            .values()
+            .map(|id| id.uuid().as_u128())
+            .max()
+            .unwrap_or(0)
+            + 1;
+        self.0.insert(
+            name.to_owned(),
+            TopicId::new(Uuid::from_u128(seed)).unwrap(),
+        );
     }
 }
 
@@ -75,8 +84,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> World {
-        let rules =
-            GroupRules { initial_rebalance_delay_ms: DELAY_MS, ..GroupRules::default() };
+        let rules = GroupRules {
+            initial_rebalance_delay_ms: DELAY_MS,
+            ..GroupRules::default()
+        };
         World::with_rules(rules)
     }
 
@@ -84,7 +95,10 @@ impl World {
         let mut world = World {
             coordinator: Coordinator::new(rules.clone()),
             rules,
-            now: Now { monotonic: MonotonicMs(1_000), wall: WallClockMs(1_700_000_000_000) },
+            now: Now {
+                monotonic: MonotonicMs(1_000),
+                wall: WallClockMs(1_700_000_000_000),
+            },
             topics: TestTopics::with(&["t", "u"]),
             log: Vec::new(),
             appends: VecDeque::new(),
@@ -125,7 +139,9 @@ impl World {
 
     /// The oldest append meets its fate.
     pub(super) fn finish_append(&mut self, fate: Fate) {
-        let Some((token, records)) = self.appends.pop_front() else { return };
+        let Some((token, records)) = self.appends.pop_front() else {
+            return;
+        };
         if fate != Fate::Refused {
             for record in records {
                 self.log.push(record.clone());
@@ -191,14 +207,19 @@ impl World {
         let Err(GroupError::MemberIdRequired { member_id }) = self.joined(token) else {
             panic!("no member id")
         };
-        let again = JoinRequest { member_id: Some(member_id.clone()), ..join_request(client_id) };
+        let again = JoinRequest {
+            member_id: Some(member_id.clone()),
+            ..join_request(client_id)
+        };
         (member_id, self.join(&again))
     }
 
     pub(super) fn rejoin(&mut self, member_id: &str) -> ReplyToken {
         let client_id = member_id.split('-').next().unwrap();
-        let request =
-            JoinRequest { member_id: Some(member_id.to_owned()), ..join_request(client_id) };
+        let request = JoinRequest {
+            member_id: Some(member_id.to_owned()),
+            ..join_request(client_id)
+        };
         self.join(&request)
     }
 
@@ -239,29 +260,31 @@ impl World {
 
     /// Everybody syncs, the followers first; the assignment names generation and member.
     pub(super) fn sync_all(&mut self, joined: &[Joined]) {
-        let (leaders, followers): (Vec<_>, Vec<_>) =
-            joined.iter().partition(|joined| joined.member_id == joined.leader);
+        let (leaders, followers): (Vec<_>, Vec<_>) = joined
+            .iter()
+            .partition(|joined| joined.member_id == joined.leader);
         let mut tokens = Vec::new();
         for joined in followers.into_iter().chain(leaders) {
             tokens.push((joined, self.sync(&sync_request(joined))));
         }
         for (joined, token) in tokens {
             let assignment = self.synced(token).unwrap().assignment;
-            assert_eq!(assignment, assignment_of(joined.generation, &joined.member_id));
+            assert_eq!(
+                assignment,
+                assignment_of(joined.generation, &joined.member_id)
+            );
         }
     }
 
     pub(super) fn commit(&mut self, request: &CommitRequest) -> ReplyToken {
         let token = self.token();
-        self.coordinator.commit_offsets(self.now, request, &self.topics, token);
+        self.coordinator
+            .commit_offsets(self.now, request, &self.topics, token);
         self.settle();
         token
     }
 
-    pub(super) fn committed(
-        &self,
-        token: ReplyToken,
-    ) -> Result<Vec<CommittedTopic>, GroupError> {
+    pub(super) fn committed(&self, token: ReplyToken) -> Result<Vec<CommittedTopic>, GroupError> {
         match self.replies.get(&token) {
             Some(Reply::Commit(result)) => result.clone(),
             other => panic!("{token:?} has {other:?}"),
@@ -277,7 +300,10 @@ impl World {
             require_stable: false,
         };
         let fetched = self.coordinator.fetch_offsets(&request, &self.topics);
-        fetched[0].partitions[0].committed.as_ref().map(|committed| committed.offset)
+        fetched[0].partitions[0]
+            .committed
+            .as_ref()
+            .map(|committed| committed.offset)
     }
 }
 
@@ -294,7 +320,10 @@ pub(super) fn subscription(topics: &[&str]) -> Bytes {
 }
 
 pub(super) fn protocol(name: &str, topics: &[&str]) -> Protocol {
-    Protocol { name: name.to_owned(), metadata: subscription(topics) }
+    Protocol {
+        name: name.to_owned(),
+        metadata: subscription(topics),
+    }
 }
 
 pub(super) fn join_request(client_id: &str) -> JoinRequest {
@@ -319,7 +348,10 @@ pub(super) fn assignment_of(generation: GenerationId, member_id: &str) -> Bytes 
 
 pub(super) fn sync_request(joined: &Joined) -> SyncRequest {
     let assign = |member_id: &String| {
-        (member_id.clone(), assignment_of(joined.generation, member_id))
+        (
+            member_id.clone(),
+            assignment_of(joined.generation, member_id),
+        )
     };
     SyncRequest {
         group_id: GROUP.to_owned(),
@@ -328,7 +360,11 @@ pub(super) fn sync_request(joined: &Joined) -> SyncRequest {
         group_instance_id: None,
         protocol_type: Some(joined.protocol_type.clone()),
         protocol: Some(joined.protocol.clone()),
-        assignments: joined.members.iter().map(|member| assign(&member.member_id)).collect(),
+        assignments: joined
+            .members
+            .iter()
+            .map(|member| assign(&member.member_id))
+            .collect(),
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Marks {
     pub(crate) recovery_point: Option<Offset>,
     pub(crate) log_start_offset: Option<Offset>,
     pub(crate) high_watermark: Option<Offset>,
+    /// The log was truncated since, to here: marks above may speak of what was cut.
+    pub(crate) durable_floor: Option<Offset>,
 }
 
 /// Everything needed to open a log whose directory exists.
@@ -93,6 +95,7 @@ impl OpenLog {
         let floor_path = self.dir.join(names::RECOVERY_FLOOR);
         let floor = read_small_file(&*self.state.files, &floor_path, 64);
         let floor = self.state.read("read", &floor_path, floor)?.map(|bytes| decode_floor(&bytes));
+        self.marks.durable_floor = floor;
         if let (Some(floor), Some(point)) = (floor, &mut self.marks.recovery_point) {
             *point = floor.min(*point);
         }
@@ -234,10 +237,8 @@ impl OpenLog {
         log.floor = floor.then(|| log.state.checkpoints_begun());
         log.restore_derived(self.clean)?;
         log.expire_producers(self.now);
-        if !self.clean || !later.is_empty() {
+        if !self.clean || !later.is_empty() || recovered.changed {
             log.state.sync_dir(&log.dir)?;
-        } else {
-            log.dir_changes += u64::from(recovered.changed);
         }
         Ok((log, recovery))
     }

@@ -8,7 +8,7 @@ use ottla_types::{LeaderEpoch, Offset};
 
 use super::open::{Listing, OpenLog};
 use super::Log;
-use crate::active::ActiveSegment;
+use crate::active::{ActiveSegment, FoundSegment};
 use crate::epoch_cache::EpochCache;
 use crate::error::{DiskError, LogError};
 use crate::files::{Access, File, read_full_at, read_small_file, write_bytes_at};
@@ -65,11 +65,6 @@ impl OpenLog {
             let file =
                 self.state.read("open", &path, self.state.files.open(&path, Access::ReadWrite))?;
             let size = self.state.read("stat", &path, file.size())?;
-            let last = listing.logs.last() == Some(&base_offset);
-            if size == 0 && !last {
-                self.state.remove_file(&path)?;
-                continue;
-            }
             all.push(Candidate { base_offset, file, size, checked: false });
         }
         Ok(all)
@@ -80,7 +75,9 @@ impl OpenLog {
     fn durable_mark(&self) -> Offset {
         let point = self.marks.recovery_point.unwrap_or(Offset::ZERO);
         let high_watermark = self.marks.high_watermark.unwrap_or(Offset::ZERO);
-        if self.config.counts_flushed_only() { point.max(high_watermark) } else { point }
+        let mark =
+            if self.config.counts_flushed_only() { point.max(high_watermark) } else { point };
+        self.marks.durable_floor.map_or(mark, |floor| mark.min(floor))
     }
 
     /// What a read or a walk of a file said, as this log's error.
@@ -180,15 +177,15 @@ impl Work<'_> {
         let Some(first) = all.get(from) else { return Ok(()) };
         let position = self.position_of(first, point)?;
         self.check(all, from, position)?;
-        let high_watermark = self.open.marks.high_watermark.unwrap_or(Offset::ZERO);
+        let mark = self.open.durable_mark();
         if self.open.config.counts_flushed_only()
             && let Some(last) = all.last()
-            && last.base_offset < high_watermark
+            && last.base_offset < mark
         {
-            // Whether the end is below what was committed is known once the end is.
+            // Whether the end is below what had been durable is known once the end is.
             let reopened = self.reopen(last);
             let end = self.open.walked(last.base_offset, reopened)?.end().offset;
-            self.damaged |= end < high_watermark;
+            self.damaged |= end < mark;
         }
         Ok(())
     }
@@ -337,13 +334,12 @@ impl Work<'_> {
     /// A segment as one that can be appended to.
     fn reopen(&self, candidate: &Candidate) -> Result<ActiveSegment, ScanError> {
         let open = self.open;
-        let known = KnownEntries::read(&*open.state.files, &open.dir, candidate.base_offset);
+        let (base_offset, file, size) = (candidate.base_offset, &candidate.file, candidate.size);
+        let known = KnownEntries::read(&*open.state.files, &open.dir, base_offset);
         ActiveSegment::reopen(
             &open.state,
             &open.dir,
-            candidate.base_offset,
-            &candidate.file,
-            candidate.size,
+            FoundSegment { base_offset, file, size },
             &known,
             open.config.index_interval_bytes,
             open.now,
@@ -415,6 +411,24 @@ pub(super) fn finish_swap(open: &OpenLog, base: Offset) -> Result<(), LogError> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Log {
+    /// Epochs and producers derived from the batches alone, as if every file of them were lost.
+    pub(crate) fn derived_anew(&mut self) -> (EpochCache, Vec<crate::ActiveProducer>) {
+        let kept = (
+            std::mem::take(&mut self.snapshots),
+            self.epochs.clone(),
+            self.producers.clone(),
+            self.epochs_version,
+        );
+        self.rebuild_producers().expect("the log can be read");
+        self.rebuild_epochs().expect("the log can be read");
+        let anew = (self.epochs.clone(), self.producers());
+        (self.snapshots, self.epochs, self.producers, self.epochs_version) = kept;
+        anew
+    }
 }
 
 impl Log {

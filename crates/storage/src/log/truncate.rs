@@ -15,7 +15,7 @@ use bytes::BufMut;
 use ottla_types::Offset;
 
 use super::Log;
-use crate::active::ActiveSegment;
+use crate::active::{ActiveSegment, FoundSegment};
 use crate::error::{DiskError, LogError};
 use crate::index::KnownEntries;
 use crate::names;
@@ -134,9 +134,7 @@ impl Log {
         let reopened = ActiveSegment::reopen(
             &self.state,
             &self.dir,
-            segment.base_offset,
-            &segment.file,
-            position,
+            FoundSegment { base_offset: segment.base_offset, file: &segment.file, size: position },
             &known,
             self.config.index_interval_bytes,
             self.active.created(),
@@ -190,6 +188,10 @@ impl Log {
     /// Says on disk that from `offset` on nothing is known to be durable, if a checkpoint may say
     /// otherwise.
     fn write_floor(&mut self, offset: Offset) -> Result<(), LogError> {
+        if self.flushed_offset <= offset {
+            // No checkpoint says more than what was flushed. This is the way out of a full disk.
+            return Ok(());
+        }
         // Checkpoints that begin from here on see the lower mark.
         self.mark.set(self.flushed_offset.min(offset));
         let path = self.dir.join(names::RECOVERY_FLOOR);

@@ -1,0 +1,442 @@
+//! A cluster of brokers in memory: one log per offsets partition, an image, and who leads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use ottla_metadata::{
+    BrokerRecord, Command, CreateTopic, CreatedTopic, Image, Outcome, PartitionRecord, Record,
+};
+use ottla_records::stamp;
+use ottla_types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, PartitionId, PartitionIndex,
+    TopicId,
+};
+
+use crate::{
+    Acks, ControllerError, FetchAnswer, FetchError, FetchRequest, FetchedPartition, FetchedRecords,
+    ProduceEntry, ProduceError, Produced, ReplicaRole, ReplicaStatus,
+    groups::{Groups, GroupsConfig, OffsetsLog},
+};
+
+pub(super) const BROKERS: [BrokerId; 2] = [BrokerId(1), BrokerId(2)];
+pub(super) const GROUP: &str = "g";
+
+/// What becomes of appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Committed,
+    /// Refused before the append.
+    Refused,
+    /// Appended, not committed until something else is; the appender hears of a time-out.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Log {
+    batches: Vec<(Offset, Offset, Bytes)>,
+    end: Offset,
+    high_watermark: Offset,
+    /// How far each broker knows the high watermark.
+    known: BTreeMap<BrokerId, Offset>,
+    epoch_start: Offset,
+}
+
+#[derive(Debug)]
+struct State {
+    image: Arc<Image>,
+    logs: BTreeMap<PartitionId, Log>,
+    fate: Fate,
+    /// Followers hear nothing of new high watermarks.
+    followers_lag: bool,
+    produced_batches: usize,
+}
+
+/// The shared world.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    state: Mutex<State>,
+    index: watch::Sender<u64>,
+    moved: watch::Sender<u64>,
+}
+
+fn offsets_partitions(image: &Image) -> Vec<PartitionId> {
+    let Some(topic) = image.topic(crate::groups::OFFSETS_TOPIC) else {
+        return Vec::new();
+    };
+    let id = |partition: &PartitionIndex| PartitionId {
+        topic_id: topic.topic_id,
+        partition: *partition,
+    };
+    topic.partitions.keys().map(id).collect()
+}
+
+impl Cluster {
+    pub(super) fn new() -> Arc<Cluster> {
+        let cluster = Cluster {
+            state: Mutex::new(State {
+                image: Arc::default(),
+                logs: BTreeMap::new(),
+                fate: Fate::Committed,
+                followers_lag: false,
+                produced_batches: 0,
+            }),
+            index: watch::Sender::new(0),
+            moved: watch::Sender::new(0),
+        };
+        let broker = |broker_id: BrokerId| {
+            Record::Broker(BrokerRecord {
+                broker_id,
+                epoch: BrokerEpoch::ZERO,
+                incarnation: Uuid::nil(),
+                directory_ids: Vec::new(),
+                endpoints: Vec::new(),
+                replication_address: String::new(),
+                rack: None,
+                fenced: false,
+                in_controlled_shutdown: false,
+            })
+        };
+        cluster.apply(BROKERS.map(broker).to_vec());
+        Arc::new(cluster)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn apply(&self, records: Vec<Record>) -> u64 {
+        let mut state = self.lock();
+        let mut image = Image::clone(&state.image);
+        image.index += 1;
+        for record in &records {
+            image.apply(record);
+        }
+        for id in offsets_partitions(&image) {
+            state.logs.entry(id).or_insert_with(|| Log {
+                batches: Vec::new(),
+                end: Offset::ZERO,
+                high_watermark: Offset::ZERO,
+                known: BROKERS.map(|broker| (broker, Offset::ZERO)).into(),
+                epoch_start: Offset::ZERO,
+            });
+        }
+        let index = image.index;
+        state.image = Arc::new(image);
+        drop(state);
+        self.index.send_replace(index);
+        self.wake();
+        index
+    }
+
+    fn wake(&self) {
+        self.moved.send_modify(|moves| *moves += 1);
+    }
+
+    pub(super) fn create_topic(&self, name: &str, partitions: i32) -> TopicId {
+        let topic_id = TopicId::new(Uuid::new_v4()).unwrap();
+        let mut records = vec![Record::Topic {
+            topic_id,
+            name: name.to_owned(),
+        }];
+        for partition in 0..partitions {
+            let leader = BROKERS[usize::try_from(partition).unwrap() % 2];
+            records.push(Record::Partition {
+                id: PartitionId {
+                    topic_id,
+                    partition: PartitionIndex(partition),
+                },
+                state: PartitionRecord {
+                    replicas: BROKERS.to_vec(),
+                    isr: BROKERS.to_vec(),
+                    elr: Vec::new(),
+                    last_known_elr: Vec::new(),
+                    adding_replicas: Vec::new(),
+                    removing_replicas: Vec::new(),
+                    leader: Some(leader),
+                    leader_epoch: LeaderEpoch::ZERO,
+                    partition_epoch: PartitionEpoch::ZERO,
+                    recovering: false,
+                },
+            });
+        }
+        self.apply(records);
+        topic_id
+    }
+
+    pub(super) fn delete_topic(&self, topic_id: TopicId) {
+        self.apply(vec![Record::RemoveTopic { topic_id }]);
+    }
+
+    /// Moves every offsets partition to this broker, in a new epoch. What was appended but not
+    /// committed is on all replicas here, so it stays.
+    pub(super) fn lead(&self, leader: BrokerId) {
+        let records = {
+            let mut state = self.lock();
+            let image = Arc::clone(&state.image);
+            let mut records = Vec::new();
+            for id in offsets_partitions(&image) {
+                let mut record = image.partition(id).unwrap().clone();
+                record.leader = Some(leader);
+                record.leader_epoch = record.leader_epoch.next();
+                record.partition_epoch = record.partition_epoch.next();
+                records.push(Record::Partition { id, state: record });
+                let lag = state.followers_lag;
+                let log = state.logs.get_mut(&id).unwrap();
+                log.epoch_start = log.end;
+                if !lag {
+                    log.commit();
+                }
+            }
+            records
+        };
+        self.apply(records);
+    }
+
+    pub(super) fn set_fate(&self, fate: Fate) {
+        self.lock().fate = fate;
+    }
+
+    pub(super) fn set_followers_lag(&self, lag: bool) {
+        {
+            let mut state = self.lock();
+            state.followers_lag = lag;
+            if !lag {
+                state.logs.values_mut().for_each(Log::commit);
+            }
+        }
+        self.wake();
+    }
+
+    pub(super) fn produced_batches(&self) -> usize {
+        self.lock().produced_batches
+    }
+
+    pub(super) fn host(self: &Arc<Self>, broker_id: BrokerId) -> Groups {
+        let config = GroupsConfig {
+            initial_rebalance_delay_ms: 0,
+            offsets_topic_partitions: 3,
+            ..GroupsConfig::default()
+        };
+        self.host_with(broker_id, config)
+    }
+
+    pub(super) fn host_with(self: &Arc<Self>, broker_id: BrokerId, config: GroupsConfig) -> Groups {
+        let log = FakeLog {
+            cluster: Arc::clone(self),
+            broker_id,
+        };
+        Groups::start(Arc::new(log), config, CancellationToken::new())
+    }
+}
+
+impl Log {
+    /// Everything is on every replica and known to be.
+    fn commit(&mut self) {
+        self.high_watermark = self.end;
+        self.known.values_mut().for_each(|known| *known = self.end);
+    }
+}
+
+/// The cluster as one broker sees it.
+struct FakeLog {
+    cluster: Arc<Cluster>,
+    broker_id: BrokerId,
+}
+
+impl FakeLog {
+    fn append(&self, mut entry: ProduceEntry) -> Result<Produced, ProduceError> {
+        let mut state = self.cluster.lock();
+        let (fate, lag) = (state.fate, state.followers_lag);
+        let record = state.image.partition(entry.id).cloned();
+        let record = record.ok_or(ProduceError::UnknownPartition)?;
+        if record.leader != Some(self.broker_id) {
+            let leader = record.leader.map(|leader| (leader, record.leader_epoch));
+            return Err(ProduceError::NotLeader { leader });
+        }
+        if fate == Fate::Refused {
+            return Err(ProduceError::NotEnoughReplicas {
+                in_sync: 1,
+                required: 2,
+            });
+        }
+        state.produced_batches += 1;
+        let log = state
+            .logs
+            .get_mut(&entry.id)
+            .ok_or(ProduceError::UnknownPartition)?;
+        let base_offset = log.end;
+        stamp(&mut entry.batch, base_offset, record.leader_epoch);
+        log.end = base_offset.plus(i64::from(entry.header.record_count));
+        log.batches
+            .push((base_offset, log.end, entry.batch.freeze()));
+        if fate == Fate::Unknown {
+            return Err(ProduceError::TimedOut);
+        }
+        log.high_watermark = log.end;
+        for (broker, known) in &mut log.known {
+            if *broker == self.broker_id || !lag {
+                *known = log.end;
+            }
+        }
+        Ok(Produced {
+            base_offset,
+            log_append_time: None,
+            log_start_offset: Offset::ZERO,
+        })
+    }
+
+    fn read(&self, request: &FetchRequest) -> (Vec<FetchAnswer>, bool) {
+        let state = self.cluster.lock();
+        let mut any = false;
+        let mut answers = Vec::new();
+        for partition in &request.partitions {
+            let result = match state.logs.get(&partition.id) {
+                None => Err(FetchError::UnknownPartition),
+                Some(log) => {
+                    let high_watermark = log.known[&self.broker_id];
+                    let mut bytes = Vec::new();
+                    for (_, next, batch) in &log.batches {
+                        if *next > partition.offset && *next <= high_watermark {
+                            bytes.extend_from_slice(batch);
+                        }
+                    }
+                    any |= !bytes.is_empty();
+                    let records = match bytes.is_empty() {
+                        true => FetchedRecords::Empty,
+                        false => FetchedRecords::Memory(bytes.into()),
+                    };
+                    Ok(FetchedPartition {
+                        high_watermark,
+                        last_stable_offset: high_watermark,
+                        log_start_offset: Offset::ZERO,
+                        records,
+                        diverging: None,
+                        aborted: Vec::new(),
+                    })
+                }
+            };
+            any |= result.is_err();
+            answers.push(FetchAnswer {
+                id: partition.id,
+                result,
+            });
+        }
+        (answers, any)
+    }
+}
+
+impl OffsetsLog for FakeLog {
+    fn broker_id(&self) -> BrokerId {
+        self.broker_id
+    }
+
+    fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.cluster.lock().image)
+    }
+
+    fn image_changes(&self) -> watch::Receiver<u64> {
+        self.cluster.index.subscribe()
+    }
+
+    fn replica_status(&self, id: PartitionId) -> Option<ReplicaStatus> {
+        let state = self.cluster.lock();
+        let log = state.logs.get(&id)?;
+        let record = state.image.partition(id)?;
+        let leads = record.leader == Some(self.broker_id);
+        Some(ReplicaStatus {
+            role: if leads {
+                ReplicaRole::Leader
+            } else {
+                ReplicaRole::Follower
+            },
+            leader_epoch: record.leader_epoch,
+            epoch_start_offset: leads.then_some(log.epoch_start),
+            log_start_offset: Offset::ZERO,
+            high_watermark: log.known[&self.broker_id],
+            log_end_offset: log.end,
+            flushed_offset: log.end,
+            size_bytes: 0,
+            isr: BROKERS.to_vec(),
+        })
+    }
+
+    fn produce(
+        &self,
+        entries: Vec<ProduceEntry>,
+        acks: Acks,
+        _deadline: Instant,
+    ) -> BoxFuture<'static, Vec<Result<Produced, ProduceError>>> {
+        assert_eq!(acks, Acks::All);
+        let results: Vec<_> = entries
+            .into_iter()
+            .map(|entry| self.append(entry))
+            .collect();
+        let cluster = Arc::clone(&self.cluster);
+        async move {
+            sleep(Duration::from_micros(200)).await;
+            cluster.wake();
+            results
+        }
+        .boxed()
+    }
+
+    fn fetch(&self, request: FetchRequest) -> BoxFuture<'static, Vec<FetchAnswer>> {
+        let mut moved = self.cluster.moved.subscribe();
+        let log = FakeLog {
+            cluster: Arc::clone(&self.cluster),
+            broker_id: self.broker_id,
+        };
+        async move {
+            loop {
+                let (answers, any) = log.read(&request);
+                if any || timeout_at(request.deadline, moved.changed()).await.is_err() {
+                    return answers;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        command: Command,
+        _deadline: Instant,
+    ) -> BoxFuture<'static, Result<(u64, Outcome), ControllerError>> {
+        let Command::CreateTopics { topics, live, .. } = command else {
+            return async { Err(ControllerError::TimedOut) }.boxed();
+        };
+        assert_eq!(live, BTreeSet::new());
+        let CreateTopic {
+            name,
+            partitions,
+            configs,
+            ..
+        } = topics.into_iter().next().unwrap();
+        assert_eq!(configs["cleanup.policy"], "compact");
+        let partitions = partitions.unwrap();
+        let topic_id = self.cluster.create_topic(&name, partitions);
+        let created = CreatedTopic {
+            topic_id,
+            partitions,
+            replication_factor: 2,
+        };
+        let index = self.cluster.lock().image.index;
+        async move { Ok((index, Outcome::CreatedTopics(vec![Ok(created)]))) }.boxed()
+    }
+
+    fn wait_for_image(&self, _index: u64, _deadline: Instant) -> BoxFuture<'static, bool> {
+        async { true }.boxed()
+    }
+}

@@ -1,0 +1,230 @@
+//! Registration and heartbeats: the stream by which the controller knows that this broker lives.
+//!
+//! A stream that breaks is replaced at once: the controller fences after a short grace (design,
+//! section 2). A stale registration is made anew, under a fresh incarnation.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, error, info, warn};
+
+use ottla_metadata::{Command, CommandError, Outcome};
+use ottla_rpc::{
+    controller::{Heartbeat, HeartbeatReply, heartbeat_reply},
+    convert,
+};
+
+use super::{Inner, calls};
+
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+const BACK_OFF_MAX: Duration = Duration::from_millis(200);
+const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
+const DUPLICATE_RETRY: Duration = Duration::from_millis(250);
+
+/// The task's life.
+pub(super) async fn run(inner: &Arc<Inner>) {
+    let mut back_off = BACK_OFF_MIN;
+    loop {
+        if inner.broker_epoch.load(Ordering::SeqCst) < 0 && !register(inner).await {
+            continue;
+        }
+        let connected = heartbeats(inner).await;
+        inner.session.send_modify(|state| state.connected = false);
+        back_off = if connected { BACK_OFF_MIN } else { (back_off * 2).min(BACK_OFF_MAX) };
+        tokio::time::sleep(back_off).await;
+    }
+}
+
+/// True once this broker has an epoch.
+async fn register(inner: &Arc<Inner>) -> bool {
+    let Some(registration) = inner.registration.lock().clone() else {
+        inner.heartbeat.notified().await;
+        return false;
+    };
+    let incarnation = registration.incarnation;
+    let command = Command::RegisterBroker(registration);
+    let deadline = Instant::now() + REGISTER_TIMEOUT;
+    match calls::execute_until(inner, &command, deadline).await {
+        Ok((_, Outcome::Registered { broker_epoch })) => {
+            let current = inner.registration.lock().as_ref().map(|r| r.incarnation);
+            if current != Some(incarnation) {
+                return false;
+            }
+            inner.broker_epoch.store(broker_epoch.get(), Ordering::SeqCst);
+            inner.metrics.registrations.one();
+            info!(%broker_epoch, "registered");
+            (inner.feed)(inner.image.load_full(), super::Changed::default());
+            true
+        }
+        Ok((_, Outcome::Refused(CommandError::DuplicateBroker(id)))) => {
+            warn!(%id, "another live process is registered under this id");
+            tokio::time::sleep(DUPLICATE_RETRY).await;
+            false
+        }
+        Ok((_, Outcome::Refused(reason))) => {
+            error!(%reason, "registration refused");
+            inner.refused.send_replace(Some(reason.to_string()));
+            tokio::time::sleep(REGISTER_TIMEOUT).await;
+            false
+        }
+        Ok((_, outcome)) => {
+            error!(?outcome, "registration answered strangely");
+            tokio::time::sleep(DUPLICATE_RETRY).await;
+            false
+        }
+        Err(reason) => {
+            debug!(%reason, "not registered yet");
+            false
+        }
+    }
+}
+
+/// The registration is not the current one: another life of this broker begins.
+fn stale(inner: &Inner, reason: &str) {
+    warn!(reason, "registration is stale");
+    if let Some(registration) = inner.registration.lock().as_mut() {
+        registration.incarnation = uuid::Uuid::new_v4();
+        // The process has lived on: nothing was lost with its former registration.
+        registration.unclean = false;
+        registration.power_cut = None;
+    }
+    inner.broker_epoch.store(-1, Ordering::SeqCst);
+    inner.session.send_modify(|state| state.unfenced = false);
+}
+
+fn heartbeat(inner: &Inner, broker_epoch: i64) -> Heartbeat {
+    let incarnation = inner.registration.lock().as_ref().map(|r| r.incarnation);
+    let offline = inner.offline_directories.lock();
+    Heartbeat {
+        broker_id: inner.config.broker_id.get(),
+        broker_epoch,
+        incarnation: convert::uuid_bytes(incarnation.unwrap_or_default()),
+        metadata_index: inner.image.load().index,
+        ready: inner.ready.load(Ordering::SeqCst),
+        want_shutdown: inner.want_shutdown.load(Ordering::SeqCst),
+        offline_directories: offline.iter().map(|id| convert::uuid_bytes(*id)).collect(),
+    }
+}
+
+/// True if a heartbeat was accepted on this stream.
+async fn heartbeats(inner: &Arc<Inner>) -> bool {
+    let Some((id, address)) = inner.controller() else { return false };
+    let broker_epoch = inner.broker_epoch.load(Ordering::SeqCst);
+    let (send, receive) = mpsc::channel(16);
+    let opening = async {
+        let mut client = inner.client(&address).await.map_err(|error| error.to_string())?;
+        // The first heartbeat goes with the call.
+        let _ = send.send(heartbeat(inner, broker_epoch)).await;
+        let replies = client.session(ReceiverStream::new(receive)).await;
+        replies.map(tonic::Response::into_inner).map_err(|status| status.to_string())
+    };
+    let mut replies = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(reason)) => {
+            debug!(%address, %reason, "session not opened");
+            inner.forget(&address);
+            inner.rotate(&address);
+            return false;
+        }
+        Err(_) => {
+            inner.forget(&address);
+            inner.rotate(&address);
+            return false;
+        }
+    };
+    let session = Duration::from_millis(inner.config.session_timeout_ms);
+    let mut every =
+        tokio::time::interval(Duration::from_millis(inner.config.heartbeat_interval_ms.max(10)));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    every.reset();
+    let mut indexes = inner.image_index.subscribe();
+    let mut caught_up = inner.image.load().index >= broker_epoch.unsigned_abs();
+    let mut accepted = false;
+    let mut answered_at = Instant::now();
+    loop {
+        let beat = tokio::select! {
+            _ = every.tick() => true,
+            () = inner.heartbeat.notified() => true,
+            // The image has just passed our registration: the controller waits to hear that.
+            Ok(()) = indexes.changed(), if !caught_up => {
+                caught_up = inner.image.load().index >= broker_epoch.unsigned_abs();
+                caught_up
+            }
+            reply = replies.message() => {
+                answered_at = Instant::now();
+                match reply {
+                    Ok(Some(reply)) => match on_reply(inner, &address, reply) {
+                        Answer::Accepted => {
+                            inner.found_active(id, &address);
+                            accepted = true;
+                        }
+                        Answer::Leave => return accepted,
+                    },
+                    Ok(None) => {
+                        inner.rotate(&address);
+                        return accepted;
+                    }
+                    Err(error) => {
+                        debug!(%address, %error, "session broke");
+                        inner.forget(&address);
+                        inner.rotate(&address);
+                        return accepted;
+                    }
+                }
+                false
+            }
+        };
+        if inner.broker_epoch.load(Ordering::SeqCst) != broker_epoch {
+            return accepted;
+        }
+        if answered_at.elapsed() > session {
+            inner.forget(&address);
+            inner.rotate(&address);
+            return accepted;
+        }
+        if beat && send.try_send(heartbeat(inner, broker_epoch)).is_err() {
+            debug!(%address, "heartbeat not sent: the stream is stuck");
+        }
+    }
+}
+
+enum Answer {
+    Accepted,
+    Leave,
+}
+
+fn on_reply(inner: &Inner, address: &str, reply: HeartbeatReply) -> Answer {
+    match reply.result {
+        Some(heartbeat_reply::Result::Accepted(accepted)) => {
+            inner.session.send_if_modified(|state| {
+                let new = super::SessionState {
+                    connected: true,
+                    unfenced: !accepted.fenced,
+                    may_shut_down: accepted.may_shut_down,
+                    term: accepted.controller_term,
+                };
+                let changed = *state != new;
+                *state = new;
+                changed
+            });
+            Answer::Accepted
+        }
+        Some(heartbeat_reply::Result::NotActive(hint)) => {
+            inner.follow_hint(address, &hint);
+            Answer::Leave
+        }
+        Some(heartbeat_reply::Result::Stale(reason)) => {
+            stale(inner, &reason);
+            Answer::Leave
+        }
+        None => {
+            inner.rotate(address);
+            Answer::Leave
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! One replica with everything its shard owns of it: log, replication machine, waiters, sessions.
+//!
+//! # Invariants
+//! * One flush in flight per log; its completion starts the next (group commit).
+//! * Whatever changes is published once per round, before anybody is woken.
+
+mod follow;
+mod lead;
+mod produce;
+mod session;
+pub(crate) mod view;
+
+pub(crate) use lead::Subscribed;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use ottla_metadata::Image;
+use ottla_replication::{
+    Assignment, Effect, IsrAnswer, LogMarks, Registered, Replica, Role, Settings,
+    lineage::EpochStart,
+};
+use ottla_storage::{FlushDone, Log, PartitionMarks};
+use ottla_types::{
+    BrokerId, FlushMode, LeaderEpoch, MonotonicMs, Offset, PartitionId, WallClockMs,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    api::{LeaderHint, ProduceError, ReplicaRole},
+    config::TopicSettings,
+    shard::{env::Env, input::Input},
+};
+
+use produce::{QueuedProduce, WaitingProduce};
+use session::Session;
+use view::{PartitionHandle, View};
+
+/// The moment of a round, on both clocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) at: MonotonicMs,
+    pub(crate) wall: WallClockMs,
+}
+
+/// A replica hosted here.
+pub(crate) struct Partition {
+    id: PartitionId,
+    /// The topic id as frames carry it.
+    topic_id: Bytes,
+    topic: Arc<str>,
+    /// `None` once its directory failed.
+    log: Option<Log>,
+    replica: Replica,
+    settings: TopicSettings,
+    handle: Arc<PartitionHandle>,
+    epochs: Arc<[EpochStart]>,
+    leader_hint: LeaderHint,
+    flush_mode: FlushMode,
+    /// Appends of this round, in order of arrival.
+    queued: Vec<QueuedProduce>,
+    /// Appended, waiting for the high watermark; in order of offsets.
+    waiting: VecDeque<WaitingProduce>,
+    sessions: BTreeMap<BrokerId, Session>,
+    flushing: bool,
+    /// When the oldest unflushed byte was written, in mode `page`.
+    unflushed_since: Option<MonotonicMs>,
+    /// Whose stream it is counted on, as follower.
+    following: Option<BrokerId>,
+    ack_due: bool,
+    no_space: bool,
+    /// Recovery found damage; forgotten once the replica is back in the ISR.
+    damaged: bool,
+    /// Something that the view shows has changed.
+    dirty: bool,
+    /// What can be read has changed.
+    readable: bool,
+    /// Followers have to hear of new marks.
+    marks_due: bool,
+    effects: Vec<Effect>,
+}
+
+impl Partition {
+    pub(crate) fn new(
+        env: &Env, id: PartitionId, topic: Arc<str>, log: Log, high_watermark: Offset,
+        settings: TopicSettings,
+    ) -> Partition {
+        let marks = log_marks(&log);
+        let replication = Settings {
+            flush_mode: settings.flush_mode,
+            min_insync_replicas: 1,
+            replica_lag_time_ms_max: env.config.replica_lag_time_ms_max,
+        };
+        let replica = Replica::new(
+            env.broker_id,
+            replication,
+            marks,
+            high_watermark,
+            env.first_subscription,
+        );
+        let epochs = epoch_starts(&log);
+        let view = View {
+            role: ReplicaRole::Offline,
+            failed: false,
+            leader: None,
+            leader_epoch: LeaderEpoch::ZERO,
+            epoch_start_offset: None,
+            log_start_offset: marks.log_start_offset,
+            high_watermark: replica.high_watermark(),
+            log_end_offset: marks.log_end_offset,
+            flushed_offset: marks.flushed_offset,
+            size_bytes: log.size_bytes(),
+            epochs: Arc::clone(&epochs),
+            isr: Arc::from([]),
+            replica_count: 0,
+            min_isr: 1,
+            reader: Some(log.reader()),
+        };
+        Partition {
+            id,
+            topic_id: ottla_rpc::convert::uuid_bytes(id.topic_id.uuid()),
+            handle: Arc::new(PartitionHandle::new(id, Arc::clone(&topic), view)),
+            topic,
+            log: Some(log),
+            replica,
+            flush_mode: settings.flush_mode,
+            settings,
+            epochs,
+            leader_hint: None,
+            queued: Vec::new(),
+            waiting: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            flushing: false,
+            unflushed_since: None,
+            following: None,
+            ack_due: false,
+            no_space: false,
+            damaged: false,
+            dirty: true,
+            readable: false,
+            marks_due: false,
+            effects: Vec::new(),
+        }
+    }
+
+    pub(crate) fn set_damaged(&mut self, damaged: bool) {
+        self.damaged = damaged;
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<PartitionHandle> {
+        &self.handle
+    }
+
+    /// Metadata says what this replica is; settings before roles, because the configs of an update
+    /// bind the leaders it names.
+    pub(crate) fn on_image(&mut self, env: &Env, now: Now, image: &Image, configs: bool) {
+        let Some(record) = image.partition(self.id) else { return };
+        let registered = record.replicas.iter().filter_map(|id| {
+            let broker = image.brokers.get(id)?;
+            let eligible = !broker.fenced && !broker.in_controlled_shutdown;
+            Some((*id, Registered { epoch: broker.epoch, eligible }))
+        });
+        let assignment = Assignment {
+            replicas: record.replicas.clone(),
+            isr: record.isr.clone(),
+            leader: record.leader,
+            leader_epoch: record.leader_epoch,
+            partition_epoch: record.partition_epoch,
+            recovering: record.recovering,
+            registered: registered.collect(),
+        };
+        if configs {
+            self.on_settings(env, now, image, record.replicas.len());
+        }
+        if self.damaged && record.isr.contains(&env.broker_id) {
+            self.forget_damage(env);
+        }
+        self.leader_hint = record.leader.map(|leader| (leader, record.leader_epoch));
+        self.sessions.retain(|follower, _| record.replicas.contains(follower));
+        self.replica.on_assignment(now.at, &assignment, &mut self.effects);
+        self.dirty = true;
+        self.perform(env, now);
+    }
+
+    /// The controller was told, took this replica out of the ISR, and has let it in again whole.
+    fn forget_damage(&mut self, env: &Env) {
+        self.damaged = false;
+        if let Some(Err(error)) = self.log.as_mut().map(Log::forget_damage) {
+            self.on_log_error(env, &error);
+        }
+    }
+
+    fn on_settings(&mut self, env: &Env, now: Now, image: &Image, replicas: usize) {
+        let settings = (env.config.topic_settings)(image, &self.topic);
+        let replication = Settings {
+            flush_mode: settings.flush_mode,
+            min_insync_replicas: image.min_insync_replicas(&self.topic, replicas),
+            replica_lag_time_ms_max: env.config.replica_lag_time_ms_max,
+        };
+        if let Some(log) = self.log.as_mut() {
+            log.set_config(settings.log.clone());
+        }
+        self.flush_mode = settings.flush_mode;
+        self.settings = settings;
+        self.replica.on_settings(now.at, replication, &mut self.effects);
+    }
+
+    pub(crate) fn on_isr_answer(
+        &mut self, env: &Env, now: Now, leader_epoch: LeaderEpoch, answer: &IsrAnswer,
+    ) {
+        if !matches!(answer, IsrAnswer::Committed { .. }) {
+            env.metrics.failed_isr_updates.one();
+        }
+        self.replica.on_isr_answer(now.at, leader_epoch, answer, &mut self.effects);
+        self.perform(env, now);
+    }
+
+    pub(crate) fn on_flushed(&mut self, env: &Env, now: Now, done: FlushDone, micros: u64) {
+        self.flushing = false;
+        env.metrics.log_flushes.one();
+        env.metrics.log_flush_micros.add(micros);
+        let Some(log) = self.log.as_mut() else { return };
+        if let Err(error) = log.on_flushed(done) {
+            self.fail(env, &error);
+            return;
+        }
+        if log.flushed_offset() >= log.log_end_offset() {
+            self.unflushed_since = None;
+        }
+        self.ack_due = true;
+        self.on_log_changed(env, now);
+    }
+
+    /// The log's marks have moved: the machine judges what follows from it.
+    fn on_log_changed(&mut self, env: &Env, now: Now) {
+        let Some(log) = self.log.as_ref() else { return };
+        self.replica.on_log(now.at, log_marks(log), &mut self.effects);
+        self.dirty = true;
+        self.perform(env, now);
+    }
+
+    pub(crate) fn on_tick(&mut self, env: &Env, now: Now) {
+        self.waiting.retain(|waiting| !waiting.is_abandoned());
+        self.replica.on_tick(now.at, &mut self.effects);
+        self.perform(env, now);
+        let wait_ms = self.settings.log.flush_ms;
+        if self.unflushed_since.is_some_and(|since| now.at.ms_since(since) >= wait_ms) {
+            self.start_flush(env);
+        }
+        if self.no_space && !env.space.replication_blocked() {
+            self.no_space = false;
+            self.ack_due = true;
+        }
+    }
+
+    /// When this partition wants `on_tick` before its regular turn.
+    pub(crate) fn next_deadline(&self, now: MonotonicMs) -> Option<MonotonicMs> {
+        self.replica.next_deadline(now)
+    }
+
+    pub(crate) fn maintain(&mut self, env: &Env, now: Now) {
+        let high_watermark = self.replica.high_watermark();
+        let Some(log) = self.log.as_mut() else { return };
+        log.expire_producers(now.wall);
+        let outcome = log
+            .maybe_roll(now.wall)
+            .and_then(|_| log.apply_retention(now.wall, high_watermark));
+        match outcome {
+            Ok(deleted) => {
+                self.discard(env, now, deleted);
+                self.on_log_changed(env, now);
+            }
+            Err(error) => self.on_log_error(env, &error),
+        }
+        self.refresh_epochs();
+        self.settle(env, now);
+    }
+
+    /// Files of deleted segments stay for a while: readers may still hold them.
+    fn discard(&self, env: &Env, now: Now, deleted: Vec<ottla_storage::DeletedSegment>) {
+        let due = now.at.plus_ms(self.settings.log.file_delete_delay_ms);
+        env.trash.put(deleted, due);
+    }
+
+    /// Performs what the machine asked for.
+    fn perform(&mut self, env: &Env, now: Now) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.perform_one(env, now, effect);
+            }
+        }
+    }
+
+    fn perform_one(&mut self, env: &Env, now: Now, effect: Effect) {
+        match effect {
+            Effect::BecameLeader { leader_epoch, start } => {
+                self.follow(env, None);
+                self.sessions.clear();
+                self.no_space = false;
+                if let Some(log) = self.log.as_mut() {
+                    log.assign_epoch(leader_epoch, start);
+                }
+                self.refresh_epochs();
+                env.metrics.became_leader.one();
+                info!(topic = %self.topic, partition = %self.id.partition, %leader_epoch, %start,
+                    "became leader");
+                // Whatever is not flushed yet counts only once it is.
+                self.start_flush_in_mode_ack(env);
+                self.readable = true;
+            }
+            Effect::LeadershipEnded => {
+                for queued in self.queued.drain(..) {
+                    queued.refuse(ProduceError::NotLeader { leader: self.leader_hint });
+                }
+                for waiting in self.waiting.drain(..) {
+                    waiting.refuse(ProduceError::OutcomeUnknown);
+                }
+                self.sessions.clear();
+                self.readable = true;
+            }
+            Effect::BecameFollower { leader, leader_epoch } => {
+                info!(topic = %self.topic, partition = %self.id.partition, %leader_epoch, ?leader,
+                    "became follower");
+                self.drop_empty_epochs(env);
+                self.start_flush_in_mode_ack(env);
+                self.follow(env, leader.filter(|leader| *leader != env.broker_id));
+                self.readable = true;
+            }
+            Effect::HighWatermark(_) => {
+                self.dirty = true;
+                self.readable = true;
+                self.marks_due = true;
+            }
+            Effect::ProposeIsr(proposal) => env.proposer.propose(self.id, proposal),
+            Effect::IsrChanged { joined, left } => {
+                env.metrics.isr_expands.add_len(joined.len());
+                env.metrics.isr_shrinks.add_len(left.len());
+                info!(topic = %self.topic, partition = %self.id.partition, ?joined, ?left,
+                    "isr changed");
+                self.dirty = true;
+            }
+            Effect::Subscribe { leader, leader_epoch, subscription } => {
+                self.subscribe(env, now, leader, leader_epoch, subscription);
+            }
+        }
+    }
+
+    /// Ends the round for this partition: flush, frames, answers, publication, wake-ups.
+    pub(crate) fn settle(&mut self, env: &Env, now: Now) {
+        self.start_flush_in_mode_ack(env);
+        if std::mem::take(&mut self.marks_due) {
+            self.send_marks();
+        }
+        self.send_ack(env);
+        self.answer_waiting();
+        if std::mem::take(&mut self.dirty) {
+            self.publish();
+        }
+        if std::mem::take(&mut self.readable) {
+            self.handle.wake();
+        }
+        let _ = now;
+    }
+
+    fn start_flush_in_mode_ack(&mut self, env: &Env) {
+        if self.flush_mode == FlushMode::Ack {
+            self.start_flush(env);
+        }
+    }
+
+    pub(crate) fn start_flush(&mut self, env: &Env) {
+        if self.flushing {
+            return;
+        }
+        let Some(job) = self.log.as_mut().and_then(Log::begin_flush) else { return };
+        self.flushing = true;
+        let (id, mailbox, clock) = (self.id, Arc::clone(&env.mailbox), env.clock);
+        env.flush_pool.submit(move || {
+            let begun = clock.micros();
+            let done = job.run();
+            let micros = clock.micros().saturating_sub(begun);
+            mailbox.post(Input::Flushed { id, done, micros });
+        });
+    }
+
+    /// In mode `page`: notes that unflushed bytes are there, and flushes every so many messages.
+    fn note_unflushed(&mut self, env: &Env, now: Now) {
+        if self.flush_mode == FlushMode::Ack {
+            return;
+        }
+        self.unflushed_since.get_or_insert(now.at);
+        let Some(log) = self.log.as_ref() else { return };
+        let unflushed = log.log_end_offset().since(log.flushed_offset());
+        let limit = i64::try_from(self.settings.log.flush_messages).unwrap_or(i64::MAX);
+        if unflushed >= limit {
+            self.start_flush(env);
+        }
+    }
+
+    fn drop_empty_epochs(&mut self, env: &Env) {
+        let Some(log) = self.log.as_mut() else { return };
+        let end = log.log_end_offset();
+        let empty = log.epochs().entries().last().is_some_and(|entry| entry.start_offset >= end);
+        if empty && let Err(error) = log.truncate_to(end) {
+            self.on_log_error(env, &error);
+            return;
+        }
+        self.refresh_epochs();
+    }
+
+    fn refresh_epochs(&mut self) {
+        let Some(log) = self.log.as_ref() else { return };
+        let known = &self.epochs;
+        let entries = log.epochs().entries();
+        let same = entries.len() == known.len()
+            && entries.iter().zip(known.iter()).all(|(entry, (epoch, start))| {
+                entry.epoch == *epoch && entry.start_offset == *start
+            });
+        if !same {
+            self.epochs = epoch_starts(log);
+            self.dirty = true;
+        }
+    }
+
+    /// An operation failed: if the disk is to blame, the replica is gone until the next start.
+    fn on_log_error(&mut self, env: &Env, error: &ottla_storage::LogError) {
+        if env.log_dir.failed() {
+            self.fail(env, error);
+        } else {
+            warn!(topic = %self.topic, partition = %self.id.partition, %error, "log operation");
+        }
+    }
+
+    /// The log directory failed (S-6): nothing is served or acknowledged from here any more.
+    pub(crate) fn fail(&mut self, env: &Env, error: &dyn std::error::Error) {
+        if self.log.is_none() {
+            return;
+        }
+        error!(topic = %self.topic, partition = %self.id.partition, %error, "log failed");
+        for queued in self.queued.drain(..) {
+            queued.refuse(ProduceError::Storage);
+        }
+        for waiting in self.waiting.drain(..) {
+            waiting.refuse(ProduceError::Storage);
+        }
+        self.follow(env, None);
+        self.replica.on_log_failed(&mut self.effects);
+        self.effects.clear();
+        self.sessions.clear();
+        self.log = None;
+        self.dirty = true;
+        self.readable = true;
+        env.on_directory_failed();
+    }
+
+    fn publish(&self) {
+        let marks = self.replica.marks();
+        let leader = self.replica.leader();
+        let role = match self.replica.role() {
+            Role::Offline => ReplicaRole::Offline,
+            Role::Leader(_) => ReplicaRole::Leader,
+            Role::Follower(_) => ReplicaRole::Follower,
+        };
+        let previous = self.handle.view.load();
+        let isr = match leader {
+            Some(leader) => {
+                let isr = leader.isr();
+                if previous.isr[..] == isr[..] { Arc::clone(&previous.isr) } else { isr.into() }
+            }
+            None if previous.isr.is_empty() => Arc::clone(&previous.isr),
+            None => Arc::from([]),
+        };
+        self.handle.view.store(Arc::new(View {
+            role,
+            failed: self.log.is_none(),
+            leader: self.leader_hint,
+            leader_epoch: self.replica.leader_epoch().unwrap_or_default(),
+            epoch_start_offset: leader.map(|leader| leader.epoch_start_offset()),
+            log_start_offset: marks.log_start_offset,
+            high_watermark: self.replica.high_watermark(),
+            log_end_offset: marks.log_end_offset,
+            flushed_offset: marks.flushed_offset,
+            size_bytes: self.log.as_ref().map_or(0, Log::size_bytes),
+            epochs: Arc::clone(&self.epochs),
+            isr,
+            replica_count: leader.map_or(0, |leader| leader.replicas().len()),
+            min_isr: leader.map_or(1, |leader| leader.min_isr()),
+            reader: self.log.as_ref().map(Log::reader),
+        }));
+    }
+
+    pub(crate) fn marks(&self) -> Option<PartitionMarks> {
+        let log = self.log.as_ref()?;
+        Some(PartitionMarks {
+            topic: self.topic.to_string(),
+            partition: self.id.partition,
+            recovery_point: log.flushed_offset(),
+            log_start_offset: log.log_start_offset(),
+            high_watermark: self.replica.high_watermark(),
+        })
+    }
+
+    /// Ends all business and gives the log up, to be closed or deleted.
+    pub(crate) fn end(&mut self, env: &Env, why: &ProduceError) -> Option<Log> {
+        for queued in self.queued.drain(..) {
+            queued.refuse(why.clone());
+        }
+        for waiting in self.waiting.drain(..) {
+            waiting.refuse(ProduceError::OutcomeUnknown);
+        }
+        self.follow(env, None);
+        self.sessions.clear();
+        let log = self.log.take();
+        self.replica.on_log_failed(&mut self.effects);
+        self.effects.clear();
+        self.leader_hint = None;
+        self.publish();
+        self.handle.wake();
+        log
+    }
+}
+
+pub(crate) fn log_marks(log: &Log) -> LogMarks {
+    LogMarks {
+        log_start_offset: log.log_start_offset(),
+        flushed_offset: log.flushed_offset(),
+        log_end_offset: log.log_end_offset(),
+    }
+}
+
+fn epoch_starts(log: &Log) -> Arc<[EpochStart]> {
+    log.epochs().entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
+}

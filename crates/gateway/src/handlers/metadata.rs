@@ -1,0 +1,272 @@
+//! Metadata: brokers, topics and their leaders, from this broker's own image.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use ottla_metadata::{Image, PartitionRecord, TopicImage};
+use ottla_types::{BrokerId, PartitionIndex, TopicId};
+use ottla_wire::{
+    ErrorCode,
+    messages::{
+        self, MetadataRequest, MetadataResponse, TopicName,
+        metadata_request::MetadataRequestTopic,
+        metadata_response::{
+            MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+        },
+    },
+};
+
+use super::{CountErrors, count};
+use crate::{
+    access,
+    auto_create::AutoCreate,
+    context::RequestContext,
+    endpoints::{any_controller_id, endpoint, live_endpoint},
+    topic_names,
+};
+
+pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let (image, version) = (cx.image(), cx.version());
+    let listener = cx.peer.listener.as_str();
+    let brokers = image.live_brokers().filter_map(|broker| {
+        let endpoint = endpoint(broker, listener)?;
+        let row = MetadataResponseBroker::default()
+            .with_node_id(messages::BrokerId(broker.broker_id.get()))
+            .with_host(endpoint.host.clone().into())
+            .with_port(endpoint.port.into());
+        let rack = broker.rack.clone().filter(|_| version >= 1);
+        Some(row.with_rack(rack.map(Into::into)))
+    });
+    let mut response = MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_cluster_id(image.cluster_id.clone().map(Into::into))
+        .with_controller_id(messages::BrokerId(any_controller_id(&image, listener)))
+        .with_topics(topics(cx, &image, &request));
+    if (8..=10).contains(&version) {
+        response.cluster_authorized_operations =
+            access::cluster_operations(request.include_cluster_authorized_operations);
+    }
+    response
+}
+
+fn topics(
+    cx: &RequestContext,
+    image: &Image,
+    request: &MetadataRequest,
+) -> Vec<MetadataResponseTopic> {
+    let operations = access::topic_operations(request.include_topic_authorized_operations);
+    let describe = |topic: &TopicImage| {
+        let row = describe(image, topic, cx.version(), &cx.peer.listener);
+        if cx.version() >= 8 {
+            row.with_topic_authorized_operations(operations)
+        } else {
+            row
+        }
+    };
+    match &request.topics {
+        None => image.topics.values().map(|topic| describe(topic)).collect(),
+        Some(asked) if asked.is_empty() && cx.version() == 0 => {
+            image.topics.values().map(|topic| describe(topic)).collect()
+        }
+        Some(asked) => {
+            // If any id is set, names are ignored.
+            let by_id = asked.iter().any(|topic| !topic.topic_id.is_nil());
+            let rows = asked
+                .iter()
+                .map(|topic| match find(cx, image, request, topic, by_id) {
+                    Ok(topic) => describe(&topic),
+                    Err(error) => refuse(topic, error),
+                });
+            rows.collect()
+        }
+    }
+}
+
+fn find(
+    cx: &RequestContext,
+    image: &Image,
+    request: &MetadataRequest,
+    asked: &MetadataRequestTopic,
+    by_id: bool,
+) -> Result<Arc<TopicImage>, ErrorCode> {
+    // Ids are answered from version 10 but may be asked for only from 12.
+    if cx.version() < 12 && (by_id || asked.name.is_none()) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    if by_id {
+        let topic = TopicId::new(asked.topic_id).and_then(|id| image.topics.get(&id));
+        return topic.cloned().ok_or(ErrorCode::UnknownTopicId);
+    }
+    let name = asked.name.as_deref().ok_or(ErrorCode::InvalidRequest)?;
+    if let Some(topic) = image.topic(name) {
+        return Ok(Arc::clone(topic));
+    }
+    topic_names::check(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+    let allowed = request.allow_auto_topic_creation || cx.version() < 4;
+    if allowed
+        && cx.config().server.topics.auto_create_topics_enable
+        && name != topic_names::METADATA_TOPIC
+    {
+        AutoCreate::start(&cx.shared, name, cx.default_deadline());
+    }
+    Err(ErrorCode::UnknownTopicOrPartition)
+}
+
+fn refuse(asked: &MetadataRequestTopic, error: ErrorCode) -> MetadataResponseTopic {
+    let name = asked.name.clone();
+    let row = MetadataResponseTopic::default().with_error_code(error.code());
+    match error {
+        // An id that means nothing has no name; the field is nullable from version 12.
+        ErrorCode::UnknownTopicId => row.with_topic_id(asked.topic_id).with_name(None),
+        _ => row
+            .with_is_internal(
+                name.as_ref()
+                    .is_some_and(|name| topic_names::is_internal(name)),
+            )
+            .with_topic_id(Uuid::nil())
+            .with_name(Some(name.unwrap_or_default())),
+    }
+}
+
+/// One topic as a client of this version and listener sees it.
+fn describe(
+    image: &Image,
+    topic: &TopicImage,
+    version: i16,
+    listener: &str,
+) -> MetadataResponseTopic {
+    let partitions = topic
+        .partitions
+        .iter()
+        .map(|(index, state)| partition(image, *index, state, version, listener));
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(topic.name.clone().into())))
+        .with_topic_id(topic.topic_id.uuid())
+        .with_is_internal(topic_names::is_internal(&topic.name))
+        .with_partitions(partitions.collect())
+}
+
+fn partition(
+    image: &Image,
+    index: PartitionIndex,
+    state: &PartitionRecord,
+    version: i16,
+    listener: &str,
+) -> MetadataResponsePartition {
+    let reachable = |broker: &BrokerId| live_endpoint(image, *broker, listener).is_some();
+    let leader = state.leader.filter(reachable);
+    // Version 0 is not told of brokers that it could not find in the list.
+    let visible = |brokers: &[BrokerId]| -> Vec<messages::BrokerId> {
+        let brokers = brokers
+            .iter()
+            .filter(|broker| version > 0 || reachable(broker));
+        brokers
+            .map(|broker| messages::BrokerId(broker.get()))
+            .collect()
+    };
+    let is_offline =
+        |broker: &&BrokerId| image.brokers.get(broker).is_none_or(|broker| broker.fenced);
+    let offline = state.replicas.iter().filter(is_offline);
+    let error = match (state.leader, leader) {
+        (_, Some(_)) if version == 0 && !state.replicas.iter().all(reachable) => {
+            ErrorCode::ReplicaNotAvailable
+        }
+        (_, Some(_)) => ErrorCode::None,
+        // Its broker lives, but not on this listener.
+        (Some(leader), None)
+            if version >= 6
+                && image
+                    .brokers
+                    .get(&leader)
+                    .is_some_and(|broker| !broker.fenced) =>
+        {
+            ErrorCode::ListenerNotFound
+        }
+        (_, None) => ErrorCode::LeaderNotAvailable,
+    };
+    MetadataResponsePartition::default()
+        .with_error_code(error.code())
+        .with_partition_index(index.get())
+        .with_leader_id(messages::BrokerId(leader.map_or(-1, BrokerId::get)))
+        .with_leader_epoch(state.leader_epoch.get())
+        .with_replica_nodes(visible(&state.replicas))
+        .with_isr_nodes(visible(&state.isr))
+        .with_offline_replicas(
+            offline
+                .map(|broker| messages::BrokerId(broker.get()))
+                .collect(),
+        )
+}
+
+impl CountErrors for MetadataResponse {
+    fn count_errors(&self) -> usize {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        count(self.topics.iter().map(|topic| topic.error_code))
+            + count(partitions.map(|partition| partition.error_code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_types::{LeaderEpoch, PartitionEpoch};
+
+    use super::*;
+    use crate::endpoints::tests::image_of_brokers;
+
+    fn state(leader: Option<i32>) -> PartitionRecord {
+        let replicas: Vec<BrokerId> = [1, 2, 3].map(BrokerId).to_vec();
+        PartitionRecord {
+            isr: replicas.clone(),
+            replicas,
+            elr: Vec::new(),
+            last_known_elr: Vec::new(),
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            leader: leader.map(BrokerId),
+            leader_epoch: LeaderEpoch::saturating(4),
+            partition_epoch: PartitionEpoch::ZERO,
+            recovering: false,
+        }
+    }
+
+    #[test]
+    fn leaders_are_those_that_the_client_can_reach() {
+        let image = image_of_brokers(3, &[2]);
+        let row = |leader, version, listener| {
+            partition(&image, PartitionIndex(0), &state(leader), version, listener)
+        };
+        let healthy = row(Some(1), 13, "CLIENTS");
+        assert_eq!(
+            (
+                healthy.error_code,
+                healthy.leader_id.0,
+                healthy.leader_epoch
+            ),
+            (0, 1, 4)
+        );
+        assert_eq!(healthy.offline_replicas, [messages::BrokerId(2)]);
+        for (leader, version, listener, error) in [
+            (None, 13, "CLIENTS", ErrorCode::LeaderNotAvailable),
+            (Some(2), 13, "CLIENTS", ErrorCode::LeaderNotAvailable),
+            (Some(1), 13, "OTHER", ErrorCode::ListenerNotFound),
+            (Some(1), 5, "OTHER", ErrorCode::LeaderNotAvailable),
+            (Some(1), 0, "CLIENTS", ErrorCode::ReplicaNotAvailable),
+        ] {
+            let row = row(leader, version, listener);
+            assert_eq!(
+                row.error_code,
+                error.code(),
+                "{leader:?} {version} {listener}"
+            );
+            if error != ErrorCode::ReplicaNotAvailable {
+                assert_eq!(row.leader_id.0, -1);
+            }
+        }
+        let oldest = row(Some(1), 0, "CLIENTS");
+        assert_eq!(
+            oldest.isr_nodes,
+            [messages::BrokerId(1), messages::BrokerId(3)]
+        );
+    }
+}
