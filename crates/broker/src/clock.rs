@@ -13,14 +13,20 @@ pub(crate) struct Clock {
 impl Clock {
     #[allow(clippy::disallowed_methods, reason = "time is read here and passed on")]
     pub(crate) fn new() -> Clock {
-        Clock { start: Instant::now() }
+        Clock {
+            start: Instant::now(),
+        }
     }
 
     #[allow(clippy::disallowed_methods, reason = "time is read here and passed on")]
     pub(crate) fn now(&self) -> MonotonicMs {
         // One second ahead of zero, so that "long ago" has room.
         let elapsed = Instant::now().saturating_duration_since(self.start);
-        MonotonicMs(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_add(1_000))
+        MonotonicMs(
+            u64::try_from(elapsed.as_millis())
+                .unwrap_or(u64::MAX)
+                .saturating_add(1_000),
+        )
     }
 
     /// Microseconds since some start; for durations.
@@ -38,7 +44,9 @@ impl Clock {
     /// Only for record timestamps and retention (P-22).
     #[allow(clippy::disallowed_methods, reason = "time is read here and passed on")]
     pub(crate) fn wall(&self) -> WallClockMs {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         WallClockMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }

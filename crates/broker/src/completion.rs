@@ -36,14 +36,25 @@ pub(crate) struct Completion {
 
 impl Completion {
     pub(crate) fn new(count: usize) -> Arc<Completion> {
-        let slots = Slots { answers: vec![None; count], missing: count, waker: None };
-        Arc::new(Completion { slots: Mutex::new(slots), abandoned: AtomicBool::new(false) })
+        let slots = Slots {
+            answers: vec![None; count],
+            missing: count,
+            waker: None,
+        };
+        Arc::new(Completion {
+            slots: Mutex::new(slots),
+            abandoned: AtomicBool::new(false),
+        })
     }
 
     /// Answers one slot; the first answer stands.
     pub(crate) fn answer(&self, slot: usize, answer: Answer) {
         let mut slots = self.slots.lock();
-        let Some(empty) = slots.answers.get_mut(slot).filter(|answer| answer.is_none()) else {
+        let Some(empty) = slots
+            .answers
+            .get_mut(slot)
+            .filter(|answer| answer.is_none())
+        else {
             return;
         };
         *empty = Some(answer);
@@ -72,12 +83,19 @@ pub struct ProduceAnswer {
 
 impl ProduceAnswer {
     pub(crate) fn new(completion: Arc<Completion>, deadline: Instant) -> ProduceAnswer {
-        ProduceAnswer { completion, deadline, sleep: None }
+        ProduceAnswer {
+            completion,
+            deadline,
+            sleep: None,
+        }
     }
 
     fn take(&self, unanswered: &ProduceError) -> Vec<Answer> {
         let answers = std::mem::take(&mut self.completion.slots.lock().answers);
-        answers.into_iter().map(|a| a.unwrap_or_else(|| Err(unanswered.clone()))).collect()
+        answers
+            .into_iter()
+            .map(|a| a.unwrap_or_else(|| Err(unanswered.clone())))
+            .collect()
     }
 }
 
@@ -94,8 +112,9 @@ impl Future for ProduceAnswer {
         slots.waker = Some(context.waker().clone());
         drop(slots);
         let deadline = this.deadline;
-        let sleep =
-            this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = this
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         match sleep.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(this.take(&ProduceError::TimedOut)),
@@ -115,10 +134,10 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_is_unanswered_at_the_deadline_timed_out() {
         let completion = Completion::new(2);
-        let deadline = Instant::now() + Duration::from_millis(100);
+        let deadline = Instant::now() + Duration::from_millis(20);
         let answer = ProduceAnswer::new(Arc::clone(&completion), deadline);
         completion.answer(1, Err(ProduceError::NoSpace));
         completion.answer(1, Err(ProduceError::Storage));

@@ -91,7 +91,9 @@ impl BrokerConfig {
     /// A configuration with every limit at its default.
     #[must_use]
     pub fn new(
-        broker_id: BrokerId, log_dir: PathBuf, controllers: Vec<(BrokerId, String)>,
+        broker_id: BrokerId,
+        log_dir: PathBuf,
+        controllers: Vec<(BrokerId, String)>,
         replication_address: String,
     ) -> BrokerConfig {
         BrokerConfig {
@@ -130,6 +132,8 @@ impl BrokerConfig {
         if self.shards > 0 {
             return self.shards;
         }
-        std::thread::available_parallelism().map_or(1, usize::from).min(4)
+        std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(4)
     }
 }

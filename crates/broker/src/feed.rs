@@ -37,9 +37,16 @@ pub(crate) struct MetadataFeed {
 
 impl MetadataFeed {
     pub(crate) fn new(
-        image: Arc<ArcSwap<Image>>, broker_epoch: Arc<AtomicI64>, router: Arc<Router>,
+        image: Arc<ArcSwap<Image>>,
+        broker_epoch: Arc<AtomicI64>,
+        router: Arc<Router>,
     ) -> MetadataFeed {
-        MetadataFeed { image, broker_epoch, router, state: Mutex::new(State::default()) }
+        MetadataFeed {
+            image,
+            broker_epoch,
+            router,
+            state: Mutex::new(State::default()),
+        }
     }
 
     /// The logs are recovered and adopted by their shards.

@@ -32,7 +32,11 @@ enum Look {
     /// Nothing readable yet.
     Empty(FetchedPartition),
     /// Records below `upper` can be read.
-    Readable { answer: FetchedPartition, view: Arc<View>, upper: Offset },
+    Readable {
+        answer: FetchedPartition,
+        view: Arc<View>,
+        upper: Offset,
+    },
 }
 
 /// Counts a waiting fetch while it waits, and retires its waiter.
@@ -44,7 +48,11 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.waiter.finish();
-        self.broker.shared.registry.purgatory_size.fetch_sub(1, Ordering::Relaxed);
+        self.broker
+            .shared
+            .registry
+            .purgatory_size
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -64,8 +72,14 @@ impl BrokerHandle {
         if done || !may_wait {
             return self.counted(&request, answers);
         }
-        self.shared.registry.purgatory_size.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { broker: self, waiter: Arc::new(Waiter::default()) };
+        self.shared
+            .registry
+            .purgatory_size
+            .fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting {
+            broker: self,
+            waiter: Arc::new(Waiter::default()),
+        };
         loop {
             // Register first, look second: a move in between is not missed.
             for handle in handles.iter().flatten() {
@@ -76,7 +90,10 @@ impl BrokerHandle {
                 return self.counted(&request, answers);
             }
             let woken = waiting.waiter.notify.notified();
-            if tokio::time::timeout_at(request.deadline, woken).await.is_err() {
+            if tokio::time::timeout_at(request.deadline, woken)
+                .await
+                .is_err()
+            {
                 return self.counted(&request, answers);
             }
         }
@@ -98,7 +115,9 @@ impl BrokerHandle {
 
     /// The answers as of now, and whether they should be given without waiting for more.
     async fn look_and_read(
-        &self, request: &FetchRequest, handles: &[Option<Arc<PartitionHandle>>],
+        &self,
+        request: &FetchRequest,
+        handles: &[Option<Arc<PartitionHandle>>],
     ) -> (Vec<FetchAnswer>, bool) {
         let looks: Vec<Look> = request
             .partitions
@@ -107,23 +126,33 @@ impl BrokerHandle {
             .map(|(partition, handle)| self.look(request, partition, handle.as_deref()))
             .collect();
         let urgent = looks.iter().any(|look| matches!(look, Look::Done(_)));
-        let readable = looks.iter().any(|look| matches!(look, Look::Readable { .. }));
+        let readable = looks
+            .iter()
+            .any(|look| matches!(look, Look::Readable { .. }));
         let results = if readable {
             self.read(request, looks).await
         } else {
             looks.into_iter().map(Look::without_records).collect()
         };
-        let bytes: usize =
-            results.iter().flatten().map(|partition| partition.records.len()).sum();
-        let done = urgent
-            || bytes >= request.min_bytes
-            || results.iter().any(Result::is_err);
+        let bytes: usize = results
+            .iter()
+            .flatten()
+            .map(|partition| partition.records.len())
+            .sum();
+        let done = urgent || bytes >= request.min_bytes || results.iter().any(Result::is_err);
         let ids = request.partitions.iter().map(|partition| partition.id);
-        (ids.zip(results).map(|(id, result)| FetchAnswer { id, result }).collect(), done)
+        (
+            ids.zip(results)
+                .map(|(id, result)| FetchAnswer { id, result })
+                .collect(),
+            done,
+        )
     }
 
     fn look(
-        &self, request: &FetchRequest, partition: &FetchPartition,
+        &self,
+        request: &FetchRequest,
+        partition: &FetchPartition,
         handle: Option<&PartitionHandle>,
     ) -> Look {
         let Some(handle) = handle else {
@@ -147,18 +176,21 @@ impl BrokerHandle {
 
     /// Reads what is readable, in order, sharing the request's byte limit.
     async fn read(
-        &self, request: &FetchRequest, looks: Vec<Look>,
+        &self,
+        request: &FetchRequest,
+        looks: Vec<Look>,
     ) -> Vec<Result<FetchedPartition, FetchError>> {
-        let wanted: Vec<(Offset, usize)> =
-            request.partitions.iter().map(|p| (p.offset, p.max_bytes)).collect();
+        let wanted: Vec<(Offset, usize)> = request
+            .partitions
+            .iter()
+            .map(|p| (p.offset, p.max_bytes))
+            .collect();
         let max_bytes = request.max_bytes;
         let in_memory = matches!(request.reader, Reader::LocalReplica);
         let count = looks.len();
         let job = move || read_all(looks, &wanted, max_bytes, in_memory);
         let results = self.shared.io_pool.run(job).await;
-        results.unwrap_or_else(|| {
-            (0..count).map(|_| Err(FetchError::ShuttingDown)).collect()
-        })
+        results.unwrap_or_else(|| (0..count).map(|_| Err(FetchError::ShuttingDown)).collect())
     }
 }
 
@@ -173,19 +205,23 @@ impl Look {
 
 /// Role and epoch checks (kafka-surface 4.3).
 fn check(
-    view: &View, request: &FetchRequest, partition: &FetchPartition,
+    view: &View,
+    request: &FetchRequest,
+    partition: &FetchPartition,
 ) -> Result<(), FetchError> {
     if view.failed || view.reader.is_none() {
         return Err(FetchError::Storage);
     }
     let any_replica = matches!(request.reader, Reader::Debug | Reader::LocalReplica);
     if view.role != ReplicaRole::Leader && !any_replica {
-        return Err(FetchError::NotLeader { leader: view.leader });
+        return Err(FetchError::NotLeader {
+            leader: view.leader,
+        });
     }
     match partition.current_leader_epoch {
-        Some(asked) if asked < view.leader_epoch => {
-            Err(FetchError::FencedLeaderEpoch { leader: leader_of(view) })
-        }
+        Some(asked) if asked < view.leader_epoch => Err(FetchError::FencedLeaderEpoch {
+            leader: leader_of(view),
+        }),
         Some(asked) if asked > view.leader_epoch => Err(FetchError::UnknownLeaderEpoch),
         Some(_) | None => Ok(()),
     }
@@ -227,7 +263,10 @@ fn look_at(view: Arc<View>, request: &FetchRequest, partition: &FetchPartition) 
             Position::Matches => {}
             Position::Diverges { epoch, end } => {
                 let diverging = Some((epoch, end));
-                return Look::Done(Ok(FetchedPartition { diverging, ..answer }));
+                return Look::Done(Ok(FetchedPartition {
+                    diverging,
+                    ..answer
+                }));
             }
             Position::OutOfRange => return out_of_range(),
         }
@@ -238,17 +277,29 @@ fn look_at(view: Arc<View>, request: &FetchRequest, partition: &FetchPartition) 
     if partition.offset >= upper {
         return Look::Empty(answer);
     }
-    Look::Readable { answer, view, upper }
+    Look::Readable {
+        answer,
+        view,
+        upper,
+    }
 }
 
 fn read_all(
-    looks: Vec<Look>, wanted: &[(Offset, usize)], max_bytes: usize, in_memory: bool,
+    looks: Vec<Look>,
+    wanted: &[(Offset, usize)],
+    max_bytes: usize,
+    in_memory: bool,
 ) -> Vec<Result<FetchedPartition, FetchError>> {
     let mut left = max_bytes;
     let mut first = true;
     let mut results = Vec::with_capacity(looks.len());
     for (look, (offset, partition_bytes)) in looks.into_iter().zip(wanted) {
-        let Look::Readable { mut answer, view, upper } = look else {
+        let Look::Readable {
+            mut answer,
+            view,
+            upper,
+        } = look
+        else {
             results.push(look.without_records());
             continue;
         };
@@ -271,7 +322,11 @@ fn read_all(
             })
         } else {
             reader.locate(*offset, upper, limit, first).map(|slice| {
-                if slice.is_empty() { FetchedRecords::Empty } else { FetchedRecords::File(slice) }
+                if slice.is_empty() {
+                    FetchedRecords::Empty
+                } else {
+                    FetchedRecords::File(slice)
+                }
             })
         };
         match read {
@@ -289,7 +344,9 @@ fn read_all(
 }
 
 fn read_failed(
-    answer: FetchedPartition, view: &View, error: &ReadError,
+    answer: FetchedPartition,
+    view: &View,
+    error: &ReadError,
 ) -> Result<FetchedPartition, FetchError> {
     match error {
         ReadError::OutOfRange { .. } => Err(FetchError::OffsetOutOfRange {

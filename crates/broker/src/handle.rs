@@ -117,7 +117,10 @@ impl BrokerHandle {
     /// its log is fixed by the order of calls; the future only waits, and no longer than
     /// `deadline`.
     pub fn produce(
-        &self, entries: Vec<ProduceEntry>, acks: Acks, deadline: Instant,
+        &self,
+        entries: Vec<ProduceEntry>,
+        acks: Acks,
+        deadline: Instant,
     ) -> ProduceAnswer {
         let completion = Completion::new(entries.len());
         let router = &self.shared.router;
@@ -149,7 +152,10 @@ impl BrokerHandle {
                 continue;
             }
             if let Err(refused) = router.mailbox(shard).admit(produces) {
-                self.shared.metrics.throttled_produces.add_len(refused.len());
+                self.shared
+                    .metrics
+                    .throttled_produces
+                    .add_len(refused.len());
                 for produce in refused {
                     completion.answer(produce.slot, Err(ProduceError::Throttled));
                 }
@@ -177,7 +183,9 @@ impl BrokerHandle {
     /// # Errors
     /// No decision is known: see [`ControllerError`].
     pub async fn execute(
-        &self, command: Command, deadline: Instant,
+        &self,
+        command: Command,
+        deadline: Instant,
     ) -> Result<(u64, Outcome), ControllerError> {
         self.shared.link.execute(command, deadline).await
     }
@@ -210,8 +218,10 @@ impl BrokerHandle {
                 let reason = "this broker is not registered".to_owned();
                 return Err(ControllerError::Unavailable(reason));
             };
-            let command =
-                Command::AllocateProducerIds { broker_id: self.broker_id(), broker_epoch };
+            let command = Command::AllocateProducerIds {
+                broker_id: self.broker_id(),
+                broker_epoch,
+            };
             match self.execute(command, deadline).await? {
                 (_, Outcome::ProducerIds { first, count }) => {
                     return Ok((first.get(), first.get().saturating_add(i64::from(count))));
@@ -223,7 +233,9 @@ impl BrokerHandle {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 (_, outcome) => {
-                    return Err(ControllerError::Unavailable(format!("answered {outcome:?}")));
+                    return Err(ControllerError::Unavailable(format!(
+                        "answered {outcome:?}"
+                    )));
                 }
             }
         }
@@ -234,7 +246,8 @@ impl BrokerHandle {
     /// # Errors
     /// No active controller answered in time.
     pub async fn describe_quorum(
-        &self, deadline: Instant,
+        &self,
+        deadline: Instant,
     ) -> Result<QuorumDescription, ControllerError> {
         self.shared.link.describe_quorum(deadline).await
     }
@@ -277,7 +290,9 @@ impl BrokerHandle {
     /// Never on a handle from [`crate::Broker::handle`]: groups start before it is given out.
     #[must_use]
     pub fn groups(&self) -> &GroupsHandle {
-        self.groups.as_ref().expect("groups are started before the handle is given out")
+        self.groups
+            .as_ref()
+            .expect("groups are started before the handle is given out")
     }
 
     /// The counters.
@@ -310,8 +325,7 @@ impl BrokerHandle {
             if view.role == ReplicaRole::Leader {
                 let in_sync = view.isr.len();
                 snapshot.leader_count += 1;
-                snapshot.under_replicated_partitions +=
-                    usize::from(in_sync < view.replica_count);
+                snapshot.under_replicated_partitions += usize::from(in_sync < view.replica_count);
                 snapshot.under_min_isr_partitions += usize::from(in_sync < view.min_isr);
                 snapshot.at_min_isr_partitions += usize::from(in_sync == view.min_isr);
             }

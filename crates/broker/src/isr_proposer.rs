@@ -55,7 +55,10 @@ impl IsrProposer {
     }
 
     async fn send(
-        &self, link: &LinkHandle, router: &Router, batch: Vec<(PartitionId, IsrProposal)>,
+        &self,
+        link: &LinkHandle,
+        router: &Router,
+        batch: Vec<(PartitionId, IsrProposal)>,
     ) {
         let partitions = batch.iter().map(|(id, proposal)| AlterPartition {
             id: *id,
@@ -97,7 +100,9 @@ impl IsrProposer {
 }
 
 fn answer_one(
-    router: &Router, id: PartitionId, leader_epoch: LeaderEpoch,
+    router: &Router,
+    id: PartitionId,
+    leader_epoch: LeaderEpoch,
     answer: Option<Result<PartitionRecord, AlterPartitionError>>,
 ) {
     let answer = match answer {
@@ -118,5 +123,9 @@ fn answer_one(
         )) => IsrAnswer::Outdated,
         Some(Err(AlterPartitionError::ControllerBehind)) | None => IsrAnswer::Unknown,
     };
-    router.of(id).post(Input::IsrAnswered { id, leader_epoch, answer });
+    router.of(id).post(Input::IsrAnswered {
+        id,
+        leader_epoch,
+        answer,
+    });
 }

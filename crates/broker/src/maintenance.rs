@@ -54,7 +54,11 @@ impl Maintenance {
             return;
         }
         let (log_dir, to_write) = (Arc::clone(&self.shared.log_dir), marks.clone());
-        let outcome = self.shared.io_pool.run(move || log_dir.write_checkpoints(&to_write)).await;
+        let outcome = self
+            .shared
+            .io_pool
+            .run(move || log_dir.write_checkpoints(&to_write))
+            .await;
         match outcome {
             Some(Ok(())) => *written = marks,
             Some(Err(error)) => warn!(%error, "write checkpoints"),
@@ -69,15 +73,22 @@ impl Maintenance {
         };
         let config = &self.shared.config;
         *self.shared.space_bytes.lock() = Some((found.total_bytes, found.usable_bytes));
-        let before = (self.space.produce_blocked(), self.space.replication_blocked());
+        let before = (
+            self.space.produce_blocked(),
+            self.space.replication_blocked(),
+        );
         let after = (
             found.usable_bytes < config.produce_free_bytes_min,
             found.usable_bytes < config.replication_free_bytes_min,
         );
         if before != after {
             self.space.set(after.0, after.1);
-            info!(usable_bytes = found.usable_bytes, produce_blocked = after.0,
-                replication_blocked = after.1, "free space");
+            info!(
+                usable_bytes = found.usable_bytes,
+                produce_blocked = after.0,
+                replication_blocked = after.1,
+                "free space"
+            );
             self.shared.router.post_all(|| Input::SpaceChanged);
         }
     }

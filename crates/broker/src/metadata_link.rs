@@ -66,6 +66,8 @@ struct Inner {
     applied_index: AtomicU64,
     session: watch::Sender<SessionState>,
     registration: Mutex<Option<Registration>>,
+    /// Since when controllers call the registration stale.
+    stale_since: Mutex<Option<Instant>>,
     /// Heartbeat now: a flag changed.
     heartbeat: Notify,
     ready: AtomicBool,
@@ -93,10 +95,14 @@ pub(crate) struct LinkOutputs {
 impl LinkHandle {
     /// Starts the thread. It ends after `shutdown`.
     pub(crate) fn start(
-        config: Arc<BrokerConfig>, metrics: Arc<BrokerMetrics>, outputs: LinkOutputs,
+        config: Arc<BrokerConfig>,
+        metrics: Arc<BrokerMetrics>,
+        outputs: LinkOutputs,
         shutdown: CancellationToken,
     ) -> std::io::Result<LinkHandle> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let inner = Arc::new(Inner {
             config,
             metrics,
@@ -110,6 +116,7 @@ impl LinkHandle {
             applied_index: AtomicU64::new(0),
             session: watch::Sender::new(SessionState::default()),
             registration: Mutex::new(None),
+            stale_since: Mutex::new(None),
             heartbeat: Notify::new(),
             ready: AtomicBool::new(false),
             want_shutdown: AtomicBool::new(false),
@@ -117,18 +124,22 @@ impl LinkHandle {
             refused: watch::Sender::new(None),
             feed: outputs.feed,
         });
-        let handle = LinkHandle { inner: Arc::clone(&inner) };
-        std::thread::Builder::new().name("metadata-link".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = session::run(&inner) => {}
-                    () = subscription::run(&inner) => {}
-                }
-            });
-            // Calls in flight end here; whoever waits for them is told that they are gone.
-            runtime.shutdown_background();
-        })?;
+        let handle = LinkHandle {
+            inner: Arc::clone(&inner),
+        };
+        std::thread::Builder::new()
+            .name("metadata-link".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = session::run(&inner) => {}
+                        () = subscription::run(&inner) => {}
+                    }
+                });
+                // Calls in flight end here; whoever waits for them is told that they are gone.
+                runtime.shutdown_background();
+            })?;
         Ok(handle)
     }
 
@@ -196,19 +207,25 @@ impl LinkHandle {
 
     /// Takes a command to the active controller, again and again until the deadline.
     pub(crate) async fn execute(
-        &self, command: Command, deadline: Instant,
+        &self,
+        command: Command,
+        deadline: Instant,
     ) -> Result<(u64, Outcome), ControllerError> {
         let inner = Arc::clone(&self.inner);
         let call = async move { calls::execute_until(&inner, &command, deadline).await };
         let task = self.inner.runtime.spawn(call);
         task.await.unwrap_or_else(|_| {
-            Err(ControllerError::Unavailable("this broker is shutting down".to_owned()))
+            Err(ControllerError::Unavailable(
+                "this broker is shutting down".to_owned(),
+            ))
         })
     }
 
     /// One attempt; `None` if it is not known what became of it.
     pub(crate) async fn execute_once(
-        &self, command: Command, limit: Duration,
+        &self,
+        command: Command,
+        limit: Duration,
     ) -> Option<(u64, Outcome)> {
         let inner = Arc::clone(&self.inner);
         let call = async move { calls::execute_once(&inner, &command, limit).await };
@@ -216,12 +233,15 @@ impl LinkHandle {
     }
 
     pub(crate) async fn describe_quorum(
-        &self, deadline: Instant,
+        &self,
+        deadline: Instant,
     ) -> Result<QuorumDescription, ControllerError> {
         let inner = Arc::clone(&self.inner);
         let call = async move { calls::describe_quorum(&inner, deadline).await };
         self.inner.runtime.spawn(call).await.unwrap_or_else(|_| {
-            Err(ControllerError::Unavailable("this broker is shutting down".to_owned()))
+            Err(ControllerError::Unavailable(
+                "this broker is shutting down".to_owned(),
+            ))
         })
     }
 }

@@ -17,7 +17,10 @@ impl BrokerHandle {
     /// # Errors
     /// See [`ListOffsetsError`].
     pub async fn list_offset(
-        &self, id: PartitionId, current_leader_epoch: Option<LeaderEpoch>, query: OffsetQuery,
+        &self,
+        id: PartitionId,
+        current_leader_epoch: Option<LeaderEpoch>,
+        query: OffsetQuery,
         isolation: Isolation,
     ) -> Result<Option<FoundOffset>, ListOffsetsError> {
         let view = self.led_view(id, current_leader_epoch)?;
@@ -29,10 +32,17 @@ impl BrokerHandle {
         if query == OffsetQuery::Earliest {
             let offset = view.log_start_offset;
             let leader_epoch = epoch_of(offset);
-            return Ok(Some(FoundOffset { offset, timestamp: None, leader_epoch }));
+            return Ok(Some(FoundOffset {
+                offset,
+                timestamp: None,
+                leader_epoch,
+            }));
         }
         // P-42: what a new leader knows as committed may be less than clients were told before.
-        if view.epoch_start_offset.is_some_and(|start| view.high_watermark < start) {
+        if view
+            .epoch_start_offset
+            .is_some_and(|start| view.high_watermark < start)
+        {
             return Err(ListOffsetsError::OffsetNotAvailable);
         }
         if query == OffsetQuery::Latest {
@@ -42,7 +52,9 @@ impl BrokerHandle {
                 leader_epoch: Some(view.leader_epoch),
             }));
         }
-        let Some(reader) = view.reader.clone() else { return Err(ListOffsetsError::Storage) };
+        let Some(reader) = view.reader.clone() else {
+            return Err(ListOffsetsError::Storage);
+        };
         let found = self
             .shared
             .io_pool
@@ -69,14 +81,23 @@ impl BrokerHandle {
     /// # Errors
     /// See [`ListOffsetsError`].
     pub async fn offset_for_leader_epoch(
-        &self, id: PartitionId, current_leader_epoch: Option<LeaderEpoch>, asked: LeaderEpoch,
+        &self,
+        id: PartitionId,
+        current_leader_epoch: Option<LeaderEpoch>,
+        asked: LeaderEpoch,
     ) -> Result<Option<(LeaderEpoch, Offset)>, ListOffsetsError> {
         let view = self.led_view(id, current_leader_epoch)?;
-        Ok(lineage::end_offset_for_epoch(&view.epochs, view.log_end_offset, asked))
+        Ok(lineage::end_offset_for_epoch(
+            &view.epochs,
+            view.log_end_offset,
+            asked,
+        ))
     }
 
     fn led_view(
-        &self, id: PartitionId, current_leader_epoch: Option<LeaderEpoch>,
+        &self,
+        id: PartitionId,
+        current_leader_epoch: Option<LeaderEpoch>,
     ) -> Result<Arc<View>, ListOffsetsError> {
         let Some(handle) = self.shared.registry.get(id) else {
             return Err(match self.shared.image.load().partition(id) {
@@ -91,12 +112,14 @@ impl BrokerHandle {
             return Err(ListOffsetsError::Storage);
         }
         if view.role != ReplicaRole::Leader {
-            return Err(ListOffsetsError::NotLeader { leader: view.leader });
+            return Err(ListOffsetsError::NotLeader {
+                leader: view.leader,
+            });
         }
         match current_leader_epoch {
-            Some(asked) if asked < view.leader_epoch => {
-                Err(ListOffsetsError::FencedLeaderEpoch { leader: view.leader })
-            }
+            Some(asked) if asked < view.leader_epoch => Err(ListOffsetsError::FencedLeaderEpoch {
+                leader: view.leader,
+            }),
             Some(asked) if asked > view.leader_epoch => Err(ListOffsetsError::UnknownLeaderEpoch),
             Some(_) | None => Ok(view),
         }

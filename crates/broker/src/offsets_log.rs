@@ -35,7 +35,10 @@ impl OffsetsLog for BrokerHandle {
     }
 
     fn produce(
-        &self, entries: Vec<ProduceEntry>, acks: Acks, deadline: Instant,
+        &self,
+        entries: Vec<ProduceEntry>,
+        acks: Acks,
+        deadline: Instant,
     ) -> BoxFuture<'static, Vec<Result<Produced, ProduceError>>> {
         BrokerHandle::produce(self, entries, acks, deadline).boxed()
     }
@@ -46,7 +49,9 @@ impl OffsetsLog for BrokerHandle {
     }
 
     fn execute(
-        &self, command: Command, deadline: Instant,
+        &self,
+        command: Command,
+        deadline: Instant,
     ) -> BoxFuture<'static, Result<(u64, Outcome), ControllerError>> {
         let broker = self.clone();
         async move { BrokerHandle::execute(&broker, command, deadline).await }.boxed()

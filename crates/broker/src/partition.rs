@@ -2,11 +2,13 @@
 //!
 //! # Invariants
 //! * One flush in flight per log; its completion starts the next (group commit).
-//! * Whatever changes is published once per round, before anybody is woken.
+//! * Whatever changes is published once per round, before anybody is answered or woken.
 
+mod flush;
 mod follow;
 mod lead;
 mod produce;
+mod publish;
 mod session;
 pub(crate) mod view;
 
@@ -21,22 +23,22 @@ use bytes::Bytes;
 
 use ottla_metadata::Image;
 use ottla_replication::{
-    Assignment, Effect, IsrAnswer, LogMarks, Registered, Replica, Role, Settings,
-    lineage::EpochStart,
+    Assignment, Effect, IsrAnswer, LogMarks, Registered, Replica, Settings, lineage::EpochStart,
 };
-use ottla_storage::{FlushDone, Log, PartitionMarks};
+use ottla_storage::Log;
 use ottla_types::{
     BrokerId, FlushMode, LeaderEpoch, MonotonicMs, Offset, PartitionId, WallClockMs,
 };
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{LeaderHint, ProduceError, ReplicaRole},
+    api::{LeaderHint, ProduceError, Produced, ReplicaRole},
     config::TopicSettings,
-    shard::{env::Env, input::Input},
+    shard::env::Env,
 };
 
-use produce::{QueuedProduce, WaitingProduce};
+use produce::{QueuedProduce, Ticket, WaitingProduce};
+use publish::epoch_starts;
 use session::Session;
 use view::{PartitionHandle, View};
 
@@ -63,6 +65,8 @@ pub(crate) struct Partition {
     flush_mode: FlushMode,
     /// Appends of this round, in order of arrival.
     queued: Vec<QueuedProduce>,
+    /// Appended, to be answered once that is published.
+    ready: Vec<(Ticket, Produced)>,
     /// Appended, waiting for the high watermark; in order of offsets.
     waiting: VecDeque<WaitingProduce>,
     sessions: BTreeMap<BrokerId, Session>,
@@ -86,7 +90,11 @@ pub(crate) struct Partition {
 
 impl Partition {
     pub(crate) fn new(
-        env: &Env, id: PartitionId, topic: Arc<str>, log: Log, high_watermark: Offset,
+        env: &Env,
+        id: PartitionId,
+        topic: Arc<str>,
+        log: Log,
+        high_watermark: Offset,
         settings: TopicSettings,
     ) -> Partition {
         let marks = log_marks(&log);
@@ -132,6 +140,7 @@ impl Partition {
             epochs,
             leader_hint: None,
             queued: Vec::new(),
+            ready: Vec::new(),
             waiting: VecDeque::new(),
             sessions: BTreeMap::new(),
             flushing: false,
@@ -158,11 +167,19 @@ impl Partition {
     /// Metadata says what this replica is; settings before roles, because the configs of an update
     /// bind the leaders it names.
     pub(crate) fn on_image(&mut self, env: &Env, now: Now, image: &Image, configs: bool) {
-        let Some(record) = image.partition(self.id) else { return };
+        let Some(record) = image.partition(self.id) else {
+            return;
+        };
         let registered = record.replicas.iter().filter_map(|id| {
             let broker = image.brokers.get(id)?;
             let eligible = !broker.fenced && !broker.in_controlled_shutdown;
-            Some((*id, Registered { epoch: broker.epoch, eligible }))
+            Some((
+                *id,
+                Registered {
+                    epoch: broker.epoch,
+                    eligible,
+                },
+            ))
         });
         let assignment = Assignment {
             replicas: record.replicas.clone(),
@@ -180,8 +197,10 @@ impl Partition {
             self.forget_damage(env);
         }
         self.leader_hint = record.leader.map(|leader| (leader, record.leader_epoch));
-        self.sessions.retain(|follower, _| record.replicas.contains(follower));
-        self.replica.on_assignment(now.at, &assignment, &mut self.effects);
+        self.sessions
+            .retain(|follower, _| record.replicas.contains(follower));
+        self.replica
+            .on_assignment(now.at, &assignment, &mut self.effects);
         self.dirty = true;
         self.perform(env, now);
     }
@@ -206,39 +225,30 @@ impl Partition {
         }
         self.flush_mode = settings.flush_mode;
         self.settings = settings;
-        self.replica.on_settings(now.at, replication, &mut self.effects);
+        self.replica
+            .on_settings(now.at, replication, &mut self.effects);
     }
 
     pub(crate) fn on_isr_answer(
-        &mut self, env: &Env, now: Now, leader_epoch: LeaderEpoch, answer: &IsrAnswer,
+        &mut self,
+        env: &Env,
+        now: Now,
+        leader_epoch: LeaderEpoch,
+        answer: &IsrAnswer,
     ) {
         if !matches!(answer, IsrAnswer::Committed { .. }) {
             env.metrics.failed_isr_updates.one();
         }
-        self.replica.on_isr_answer(now.at, leader_epoch, answer, &mut self.effects);
+        self.replica
+            .on_isr_answer(now.at, leader_epoch, answer, &mut self.effects);
         self.perform(env, now);
-    }
-
-    pub(crate) fn on_flushed(&mut self, env: &Env, now: Now, done: FlushDone, micros: u64) {
-        self.flushing = false;
-        env.metrics.log_flushes.one();
-        env.metrics.log_flush_micros.add(micros);
-        let Some(log) = self.log.as_mut() else { return };
-        if let Err(error) = log.on_flushed(done) {
-            self.fail(env, &error);
-            return;
-        }
-        if log.flushed_offset() >= log.log_end_offset() {
-            self.unflushed_since = None;
-        }
-        self.ack_due = true;
-        self.on_log_changed(env, now);
     }
 
     /// The log's marks have moved: the machine judges what follows from it.
     fn on_log_changed(&mut self, env: &Env, now: Now) {
         let Some(log) = self.log.as_ref() else { return };
-        self.replica.on_log(now.at, log_marks(log), &mut self.effects);
+        self.replica
+            .on_log(now.at, log_marks(log), &mut self.effects);
         self.dirty = true;
         self.perform(env, now);
     }
@@ -248,7 +258,10 @@ impl Partition {
         self.replica.on_tick(now.at, &mut self.effects);
         self.perform(env, now);
         let wait_ms = self.settings.log.flush_ms;
-        if self.unflushed_since.is_some_and(|since| now.at.ms_since(since) >= wait_ms) {
+        if self
+            .unflushed_since
+            .is_some_and(|since| now.at.ms_since(since) >= wait_ms)
+        {
             self.start_flush(env);
         }
         if self.no_space && !env.space.replication_blocked() {
@@ -277,7 +290,7 @@ impl Partition {
             Err(error) => self.on_log_error(env, &error),
         }
         self.refresh_epochs();
-        self.settle(env, now);
+        self.settle(env);
     }
 
     /// Files of deleted segments stay for a while: readers may still hold them.
@@ -297,7 +310,10 @@ impl Partition {
 
     fn perform_one(&mut self, env: &Env, now: Now, effect: Effect) {
         match effect {
-            Effect::BecameLeader { leader_epoch, start } => {
+            Effect::BecameLeader {
+                leader_epoch,
+                start,
+            } => {
                 self.follow(env, None);
                 self.sessions.clear();
                 self.no_space = false;
@@ -314,15 +330,21 @@ impl Partition {
             }
             Effect::LeadershipEnded => {
                 for queued in self.queued.drain(..) {
-                    queued.refuse(ProduceError::NotLeader { leader: self.leader_hint });
+                    queued.refuse(ProduceError::NotLeader {
+                        leader: self.leader_hint,
+                    });
                 }
+                self.answer_ready();
                 for waiting in self.waiting.drain(..) {
                     waiting.refuse(ProduceError::OutcomeUnknown);
                 }
                 self.sessions.clear();
                 self.readable = true;
             }
-            Effect::BecameFollower { leader, leader_epoch } => {
+            Effect::BecameFollower {
+                leader,
+                leader_epoch,
+            } => {
                 info!(topic = %self.topic, partition = %self.id.partition, %leader_epoch, ?leader,
                     "became follower");
                 self.drop_empty_epochs(env);
@@ -343,86 +365,30 @@ impl Partition {
                     "isr changed");
                 self.dirty = true;
             }
-            Effect::Subscribe { leader, leader_epoch, subscription } => {
+            Effect::Subscribe {
+                leader,
+                leader_epoch,
+                subscription,
+            } => {
                 self.subscribe(env, now, leader, leader_epoch, subscription);
             }
         }
     }
 
     /// Ends the round for this partition: flush, frames, answers, publication, wake-ups.
-    pub(crate) fn settle(&mut self, env: &Env, now: Now) {
+    pub(crate) fn settle(&mut self, env: &Env) {
         self.start_flush_in_mode_ack(env);
         if std::mem::take(&mut self.marks_due) {
             self.send_marks();
         }
         self.send_ack(env);
-        self.answer_waiting();
+        // Whoever has an answer may read what it speaks of: publication first.
         if std::mem::take(&mut self.dirty) {
             self.publish();
         }
+        self.answer_waiting();
         if std::mem::take(&mut self.readable) {
             self.handle.wake();
-        }
-        let _ = now;
-    }
-
-    fn start_flush_in_mode_ack(&mut self, env: &Env) {
-        if self.flush_mode == FlushMode::Ack {
-            self.start_flush(env);
-        }
-    }
-
-    pub(crate) fn start_flush(&mut self, env: &Env) {
-        if self.flushing {
-            return;
-        }
-        let Some(job) = self.log.as_mut().and_then(Log::begin_flush) else { return };
-        self.flushing = true;
-        let (id, mailbox, clock) = (self.id, Arc::clone(&env.mailbox), env.clock);
-        env.flush_pool.submit(move || {
-            let begun = clock.micros();
-            let done = job.run();
-            let micros = clock.micros().saturating_sub(begun);
-            mailbox.post(Input::Flushed { id, done, micros });
-        });
-    }
-
-    /// In mode `page`: notes that unflushed bytes are there, and flushes every so many messages.
-    fn note_unflushed(&mut self, env: &Env, now: Now) {
-        if self.flush_mode == FlushMode::Ack {
-            return;
-        }
-        self.unflushed_since.get_or_insert(now.at);
-        let Some(log) = self.log.as_ref() else { return };
-        let unflushed = log.log_end_offset().since(log.flushed_offset());
-        let limit = i64::try_from(self.settings.log.flush_messages).unwrap_or(i64::MAX);
-        if unflushed >= limit {
-            self.start_flush(env);
-        }
-    }
-
-    fn drop_empty_epochs(&mut self, env: &Env) {
-        let Some(log) = self.log.as_mut() else { return };
-        let end = log.log_end_offset();
-        let empty = log.epochs().entries().last().is_some_and(|entry| entry.start_offset >= end);
-        if empty && let Err(error) = log.truncate_to(end) {
-            self.on_log_error(env, &error);
-            return;
-        }
-        self.refresh_epochs();
-    }
-
-    fn refresh_epochs(&mut self) {
-        let Some(log) = self.log.as_ref() else { return };
-        let known = &self.epochs;
-        let entries = log.epochs().entries();
-        let same = entries.len() == known.len()
-            && entries.iter().zip(known.iter()).all(|(entry, (epoch, start))| {
-                entry.epoch == *epoch && entry.start_offset == *start
-            });
-        if !same {
-            self.epochs = epoch_starts(log);
-            self.dirty = true;
         }
     }
 
@@ -444,6 +410,7 @@ impl Partition {
         for queued in self.queued.drain(..) {
             queued.refuse(ProduceError::Storage);
         }
+        self.answer_ready();
         for waiting in self.waiting.drain(..) {
             waiting.refuse(ProduceError::Storage);
         }
@@ -457,58 +424,12 @@ impl Partition {
         env.on_directory_failed();
     }
 
-    fn publish(&self) {
-        let marks = self.replica.marks();
-        let leader = self.replica.leader();
-        let role = match self.replica.role() {
-            Role::Offline => ReplicaRole::Offline,
-            Role::Leader(_) => ReplicaRole::Leader,
-            Role::Follower(_) => ReplicaRole::Follower,
-        };
-        let previous = self.handle.view.load();
-        let isr = match leader {
-            Some(leader) => {
-                let isr = leader.isr();
-                if previous.isr[..] == isr[..] { Arc::clone(&previous.isr) } else { isr.into() }
-            }
-            None if previous.isr.is_empty() => Arc::clone(&previous.isr),
-            None => Arc::from([]),
-        };
-        self.handle.view.store(Arc::new(View {
-            role,
-            failed: self.log.is_none(),
-            leader: self.leader_hint,
-            leader_epoch: self.replica.leader_epoch().unwrap_or_default(),
-            epoch_start_offset: leader.map(|leader| leader.epoch_start_offset()),
-            log_start_offset: marks.log_start_offset,
-            high_watermark: self.replica.high_watermark(),
-            log_end_offset: marks.log_end_offset,
-            flushed_offset: marks.flushed_offset,
-            size_bytes: self.log.as_ref().map_or(0, Log::size_bytes),
-            epochs: Arc::clone(&self.epochs),
-            isr,
-            replica_count: leader.map_or(0, |leader| leader.replicas().len()),
-            min_isr: leader.map_or(1, |leader| leader.min_isr()),
-            reader: self.log.as_ref().map(Log::reader),
-        }));
-    }
-
-    pub(crate) fn marks(&self) -> Option<PartitionMarks> {
-        let log = self.log.as_ref()?;
-        Some(PartitionMarks {
-            topic: self.topic.to_string(),
-            partition: self.id.partition,
-            recovery_point: log.flushed_offset(),
-            log_start_offset: log.log_start_offset(),
-            high_watermark: self.replica.high_watermark(),
-        })
-    }
-
     /// Ends all business and gives the log up, to be closed or deleted.
     pub(crate) fn end(&mut self, env: &Env, why: &ProduceError) -> Option<Log> {
         for queued in self.queued.drain(..) {
             queued.refuse(why.clone());
         }
+        self.answer_ready();
         for waiting in self.waiting.drain(..) {
             waiting.refuse(ProduceError::OutcomeUnknown);
         }
@@ -530,8 +451,4 @@ pub(crate) fn log_marks(log: &Log) -> LogMarks {
         flushed_offset: log.flushed_offset(),
         log_end_offset: log.log_end_offset(),
     }
-}
-
-fn epoch_starts(log: &Log) -> Arc<[EpochStart]> {
-    log.epochs().entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
 }

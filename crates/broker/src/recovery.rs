@@ -14,7 +14,10 @@ use ottla_storage::{LogDir, LogDirError};
 use crate::{
     clock::Clock,
     config::BrokerConfig,
-    shard::{env::Router, input::{Input, RecoveredLog}},
+    shard::{
+        env::Router,
+        input::{Input, RecoveredLog},
+    },
 };
 
 /// What recovery came to.
@@ -26,15 +29,21 @@ pub(crate) struct Recovered {
 
 /// Opens every log and gives each to its shard; waits for the disk, so never on an async thread.
 pub(crate) fn recover(
-    config: &BrokerConfig, log_dir: &LogDir, router: &Router, clock: Clock,
+    config: &BrokerConfig,
+    log_dir: &LogDir,
+    router: &Router,
+    clock: Clock,
 ) -> Result<Recovered, LogDirError> {
     let found = log_dir.list_partitions()?;
     let begun = clock.now();
     let next = AtomicUsize::new(0);
     let damaged = AtomicBool::new(false);
     let truncated = AtomicUsize::new(0);
-    let logs: Vec<Mutex<Vec<RecoveredLog>>> =
-        router.all().iter().map(|_| Mutex::new(Vec::new())).collect();
+    let logs: Vec<Mutex<Vec<RecoveredLog>>> = router
+        .all()
+        .iter()
+        .map(|_| Mutex::new(Vec::new()))
+        .collect();
     let image = Image::default();
     let open_one = || {
         while let Some((topic, id)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -73,8 +82,12 @@ pub(crate) fn recover(
     if damaged {
         warn!("damage below what was durable: this life counts as unclean");
     }
-    info!(logs = found.len(), truncated = truncated.into_inner(),
-        ms = clock.now().ms_since(begun), "logs recovered");
+    info!(
+        logs = found.len(),
+        truncated = truncated.into_inner(),
+        ms = clock.now().ms_since(begun),
+        "logs recovered"
+    );
     for (shard, logs) in logs.into_iter().enumerate() {
         router.mailbox(shard).post(Input::Adopt(logs.into_inner()));
     }

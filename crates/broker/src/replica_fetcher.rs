@@ -146,8 +146,12 @@ pub(crate) struct Fetchers {
 
 impl Fetchers {
     pub(crate) fn new(
-        broker_id: BrokerId, broker_epoch: Arc<AtomicI64>, image: Arc<ArcSwap<Image>>,
-        router: Arc<Router>, tasks: TaskTracker, shutdown: CancellationToken,
+        broker_id: BrokerId,
+        broker_epoch: Arc<AtomicI64>,
+        image: Arc<ArcSwap<Image>>,
+        router: Arc<Router>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
     ) -> Arc<Fetchers> {
         Arc::new_cyclic(|this| Fetchers {
             broker_id,
@@ -215,7 +219,8 @@ impl Fetchers {
         if let Some(this) = self.this.upgrade() {
             for lane in 0..2 {
                 let (this, link) = (Arc::clone(&this), Arc::clone(&link));
-                self.tasks.spawn_on(async move { this.run(link, lane).await }, &self.runtime);
+                self.tasks
+                    .spawn_on(async move { this.run(link, lane).await }, &self.runtime);
             }
         }
         link
@@ -237,7 +242,11 @@ impl Fetchers {
                 Some(target) => self.connect_and_serve(&link, lane, &target).await,
                 None => false,
             };
-            back_off = if connected { BACK_OFF_MIN } else { (back_off * 2).min(BACK_OFF_MAX) };
+            back_off = if connected {
+                BACK_OFF_MIN
+            } else {
+                (back_off * 2).min(BACK_OFF_MAX)
+            };
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 () = tokio::time::sleep(back_off) => {}
@@ -274,7 +283,10 @@ impl Fetchers {
     }
 
     async fn serve(
-        &self, link: &Link, lane: u32, target: &Target,
+        &self,
+        link: &Link,
+        lane: u32,
+        target: &Target,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let channel = Endpoint::from_shared(format!("http://{}", target.address))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -302,8 +314,9 @@ impl Fetchers {
         let mut client = ReplicationClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut inbound =
-            tokio::time::timeout(CONNECT_TIMEOUT, client.replicate(outbound)).await??.into_inner();
+        let mut inbound = tokio::time::timeout(CONNECT_TIMEOUT, client.replicate(outbound))
+            .await??
+            .into_inner();
         info!(leader = %link.leader, lane, address = %target.address, "replica stream up");
         let session = self.begin(link, lane, &out);
         loop {
@@ -335,7 +348,12 @@ impl Fetchers {
             let leader = link.leader;
             self.router.post_all(|| Input::LinkUp { leader });
         }
-        LinkSession { fetchers: self, link, lane, out: Arc::clone(out) }
+        LinkSession {
+            fetchers: self,
+            link,
+            lane,
+            out: Arc::clone(out),
+        }
     }
 
     fn receive(&self, leader: BrokerId, out: &Arc<Out>, message: LeaderMessage) {
@@ -347,8 +365,12 @@ impl Fetchers {
                 bytes: u64::try_from(bytes).unwrap_or(0),
                 out: Arc::downgrade(out),
             };
-            let Ok(id) = convert::partition_id(&frame.topic_id, frame.partition) else { continue };
-            let Some(facts) = frame_facts(&frame) else { continue };
+            let Ok(id) = convert::partition_id(&frame.topic_id, frame.partition) else {
+                continue;
+            };
+            let Some(facts) = frame_facts(&frame) else {
+                continue;
+            };
             by_shard[self.router.shard_of(id)].push(FrameInput {
                 id,
                 leader,
@@ -431,5 +453,9 @@ fn data_kind(records: &[Bytes]) -> Option<FrameKind> {
             batch_epoch = batch_epoch.max(header.leader_epoch().unwrap_or_default());
         }
     }
-    Some(FrameKind::Data { base_offset: first?, next_offset: next, batch_epoch })
+    Some(FrameKind::Data {
+        base_offset: first?,
+        next_offset: next,
+        batch_epoch,
+    })
 }

@@ -141,7 +141,10 @@ impl Lane {
             std::mem::take(&mut state.waiting)
         };
         for id in woken {
-            self.router.of(id).post(Input::Credit { id, follower: self.follower });
+            self.router.of(id).post(Input::Credit {
+                id,
+                follower: self.follower,
+            });
         }
     }
 
@@ -230,8 +233,12 @@ pub(crate) struct FollowerStreams {
 
 impl FollowerStreams {
     pub(crate) fn new(
-        broker_id: BrokerId, router: Arc<Router>, live_window: usize, catch_up_window: usize,
-        cluster_id: Arc<dyn Fn() -> Option<String> + Send + Sync>, tasks: TaskTracker,
+        broker_id: BrokerId,
+        router: Arc<Router>,
+        live_window: usize,
+        catch_up_window: usize,
+        cluster_id: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+        tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> FollowerStreams {
         FollowerStreams {
@@ -269,7 +276,11 @@ impl FollowerStreams {
         if hello.lane > 1 {
             return Err(refuse("no such lane"));
         }
-        let window = if hello.lane == 0 { self.live_window } else { self.catch_up_window };
+        let window = if hello.lane == 0 {
+            self.live_window
+        } else {
+            self.catch_up_window
+        };
         let lane = Arc::new(Lane {
             number: self.next_number.fetch_add(1, Ordering::Relaxed),
             follower,
@@ -281,7 +292,10 @@ impl FollowerStreams {
         });
         let mut lanes = self.lanes.lock();
         let slot = (follower, hello.lane);
-        if lanes.get(&slot).is_some_and(|known| known.incarnation > incarnation) {
+        if lanes
+            .get(&slot)
+            .is_some_and(|known| known.incarnation > incarnation)
+        {
             return Err(refuse("a newer incarnation is connected"));
         }
         let old = lanes.insert(slot, Arc::clone(&lane));
@@ -295,7 +309,10 @@ impl FollowerStreams {
     fn remove(&self, kind: u32, lane: &Arc<Lane>) {
         let mut lanes = self.lanes.lock();
         let slot = (lane.follower, kind);
-        if lanes.get(&slot).is_some_and(|known| known.number == lane.number) {
+        if lanes
+            .get(&slot)
+            .is_some_and(|known| known.number == lane.number)
+        {
             lanes.remove(&slot);
         }
         drop(lanes);
@@ -306,7 +323,10 @@ impl FollowerStreams {
         lane.close();
         if kind == 0 {
             let (follower, number) = (lane.follower, lane.number);
-            self.router.post_all(|| Input::StreamClosed { follower, lane: number });
+            self.router.post_all(|| Input::StreamClosed {
+                follower,
+                lane: number,
+            });
         }
     }
 
@@ -340,7 +360,11 @@ impl FollowerStreams {
         };
         let (follower, subscription) = (lane.follower, subscribe.subscription);
         let input = if subscribe.unsubscribe {
-            Input::Unsubscribe { id, follower, subscription }
+            Input::Unsubscribe {
+                id,
+                follower,
+                subscription,
+            }
         } else {
             Input::Subscribe(SubscribeInput {
                 id,
@@ -384,7 +408,8 @@ impl Replication for ReplicationService {
     type ReplicateStream = LaneStream;
 
     async fn replicate(
-        &self, request: Request<Streaming<FollowerMessage>>,
+        &self,
+        request: Request<Streaming<FollowerMessage>>,
     ) -> Result<Response<LaneStream>, Status> {
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(Duration::from_secs(5), inbound.message())
@@ -418,7 +443,11 @@ impl Replication for ReplicationService {
             }
             receiving.remove(kind, &reader);
         });
-        let guard = LaneGuard { lane: Arc::clone(&lane), streams, kind };
+        let guard = LaneGuard {
+            lane: Arc::clone(&lane),
+            streams,
+            kind,
+        };
         let outbound = futures::stream::unfold(guard, |guard| async move {
             let message = guard.lane.next().await?;
             Some((Ok(message), guard))

@@ -81,7 +81,10 @@ impl Shard {
     /// The thread's life.
     pub(crate) fn run(mut self) {
         loop {
-            let batch = self.env.mailbox.next_batch(self.env.clock.until(self.next_tick));
+            let batch = self
+                .env
+                .mailbox
+                .next_batch(self.env.clock.until(self.next_tick));
             let now = self.now();
             if let Some(end) = self.round(now, batch) {
                 match end {
@@ -98,7 +101,10 @@ impl Shard {
     }
 
     fn now(&self) -> Now {
-        Now { at: self.env.clock.now(), wall: self.env.clock.wall() }
+        Now {
+            at: self.env.clock.now(),
+            wall: self.env.clock.wall(),
+        }
     }
 
     fn round(&mut self, now: Now, batch: Batch) -> Option<End> {
@@ -154,8 +160,14 @@ impl Shard {
             Input::Image { image, changed } => self.on_image(now, image, &changed),
             Input::Frames(frames) => self.on_frames(now, frames),
             Input::Subscribe(input) => self.on_subscribe(now, input, None),
-            Input::Unsubscribe { id, follower, subscription } => {
-                self.with(id, |partition, _| partition.on_unsubscribe(follower, subscription));
+            Input::Unsubscribe {
+                id,
+                follower,
+                subscription,
+            } => {
+                self.with(id, |partition, _| {
+                    partition.on_unsubscribe(follower, subscription)
+                });
             }
             Input::StreamClosed { follower, lane } => {
                 self.parked.retain(|(input, _)| input.lane.number() != lane);
@@ -176,9 +188,15 @@ impl Shard {
                 self.with_all(|partition, _| partition.on_link_down(leader));
             }
             Input::Flushed { id, done, micros } => {
-                self.with(id, |partition, env| partition.on_flushed(env, now, done, micros));
+                self.with(id, |partition, env| {
+                    partition.on_flushed(env, now, done, micros)
+                });
             }
-            Input::IsrAnswered { id, leader_epoch, answer } => self.with(id, |partition, env| {
+            Input::IsrAnswered {
+                id,
+                leader_epoch,
+                answer,
+            } => self.with(id, |partition, env| {
                 partition.on_isr_answer(env, now, leader_epoch, &answer);
             }),
             Input::SpaceChanged => self.with_all(|partition, env| partition.on_tick(env, now)),
@@ -190,10 +208,16 @@ impl Shard {
     }
 
     fn adopt(&mut self, logs: Vec<RecoveredLog>) {
-        for RecoveredLog { id, topic, log, high_watermark, damaged } in logs {
+        for RecoveredLog {
+            id,
+            topic,
+            log,
+            high_watermark,
+            damaged,
+        } in logs
+        {
             let settings = (self.env.config.topic_settings)(&self.image, &topic);
-            let mut partition =
-                Partition::new(&self.env, id, topic, log, high_watermark, settings);
+            let mut partition = Partition::new(&self.env, id, topic, log, high_watermark, settings);
             partition.set_damaged(damaged);
             self.added.push(Arc::clone(partition.handle()));
             self.partitions.insert(id, partition);
@@ -203,7 +227,9 @@ impl Shard {
 
     fn on_frames(&mut self, now: Now, frames: Vec<FrameInput>) {
         for frame in frames {
-            self.with(frame.id, |partition, env| partition.on_frame(env, now, &frame));
+            self.with(frame.id, |partition, env| {
+                partition.on_frame(env, now, &frame)
+            });
         }
     }
 
@@ -248,13 +274,19 @@ impl Shard {
         let image = Arc::clone(&self.image);
         let mut ids: BTreeSet<PartitionId> = BTreeSet::new();
         if changed.all || changed.configs {
-            let assigned = image.partitions().filter(|(_, record)| {
-                record.replicas.contains(&self.env.broker_id)
-            });
+            let assigned = image
+                .partitions()
+                .filter(|(_, record)| record.replicas.contains(&self.env.broker_id));
             ids.extend(assigned.map(|(id, _)| id).filter(|id| self.owns(*id)));
             ids.extend(self.partitions.keys());
         } else {
-            ids.extend(changed.partitions.iter().copied().filter(|id| self.owns(*id)));
+            ids.extend(
+                changed
+                    .partitions
+                    .iter()
+                    .copied()
+                    .filter(|id| self.owns(*id)),
+            );
             if changed.brokers || !changed.removed_topics.is_empty() {
                 let gone = |id: &&PartitionId| {
                     changed.brokers || changed.removed_topics.contains(&id.topic_id)
@@ -263,8 +295,9 @@ impl Shard {
             }
         }
         // What is gone first: a topic re-created under its name needs the directory's name.
-        let (stay, go): (Vec<_>, Vec<_>) =
-            ids.into_iter().partition(|id| image.partition(*id).is_some());
+        let (stay, go): (Vec<_>, Vec<_>) = ids
+            .into_iter()
+            .partition(|id| image.partition(*id).is_some());
         for id in go.into_iter().chain(stay) {
             self.assign(now, &image, id, changed.all || changed.configs);
         }
@@ -289,17 +322,20 @@ impl Shard {
     }
 
     fn create(&mut self, now: Now, image: &Image, id: PartitionId) -> bool {
-        let Some(topic) = image.topics.get(&id.topic_id) else { return false };
+        let Some(topic) = image.topics.get(&id.topic_id) else {
+            return false;
+        };
         let settings = (self.env.config.topic_settings)(image, &topic.name);
-        let opened =
-            self.env.log_dir.open_log(&topic.name, id, settings.log.clone(), now.wall);
+        let opened = self
+            .env
+            .log_dir
+            .open_log(&topic.name, id, settings.log.clone(), now.wall);
         match opened {
             Ok((log, recovery)) => {
                 self.missing.remove(&id);
                 let topic = Arc::from(topic.name.as_str());
                 let high_watermark = recovery.high_watermark;
-                let partition =
-                    Partition::new(&self.env, id, topic, log, high_watermark, settings);
+                let partition = Partition::new(&self.env, id, topic, log, high_watermark, settings);
                 self.added.push(Arc::clone(partition.handle()));
                 self.partitions.insert(id, partition);
                 true
@@ -317,10 +353,14 @@ impl Shard {
 
     /// The topic is gone, or this broker is no replica of it any more.
     fn delete(&mut self, id: PartitionId) {
-        let Some(mut partition) = self.partitions.remove(&id) else { return };
+        let Some(mut partition) = self.partitions.remove(&id) else {
+            return;
+        };
         self.touched.remove(&id);
         self.removed.push(id);
-        let Some(log) = partition.end(&self.env, &ProduceError::UnknownPartition) else { return };
+        let Some(log) = partition.end(&self.env, &ProduceError::UnknownPartition) else {
+            return;
+        };
         info!(topic = %partition.handle().topic, partition = %id.partition, "deleting partition");
         if let Err(error) = self.env.log_dir.delete_log(log) {
             warn!(topic = %partition.handle().topic, partition = %id.partition, %error,
@@ -344,8 +384,9 @@ impl Shard {
         self.next_tick = now.at.plus_ms(TICK_MS);
         self.with_all(|partition, env| partition.on_tick(env, now));
         if now.at >= self.next_maintenance {
-            self.next_maintenance =
-                now.at.plus_ms(self.env.config.retention_check_interval_ms.max(1_000));
+            self.next_maintenance = now
+                .at
+                .plus_ms(self.env.config.retention_check_interval_ms.max(1_000));
             self.with_all(|partition, env| partition.maintain(env, now));
         }
         let image = Arc::clone(&self.image);
@@ -361,7 +402,7 @@ impl Shard {
     fn settle(&mut self, now: Now) {
         for id in self.touched.drain() {
             if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.settle(&self.env, now);
+                partition.settle(&self.env);
                 if let Some(deadline) = partition.next_deadline(now.at) {
                     self.next_tick = self.next_tick.min(deadline);
                 }

@@ -37,7 +37,10 @@ impl WorkerPool {
             let builder = std::thread::Builder::new().name(format!("{name}-{number}"));
             started.push(builder.spawn(move || inner.run())?);
         }
-        Ok(WorkerPool { inner, threads: Mutex::new(started) })
+        Ok(WorkerPool {
+            inner,
+            threads: Mutex::new(started),
+        })
     }
 
     /// Runs the job on some thread; after `close` it is dropped.
@@ -52,7 +55,8 @@ impl WorkerPool {
 
     /// Runs the job and gives its result; `None` if the pool is closed.
     pub(crate) async fn run<T: Send + 'static>(
-        &self, job: impl FnOnce() -> T + Send + 'static,
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (send, receive) = tokio::sync::oneshot::channel();
         self.submit(move || {

@@ -1,6 +1,7 @@
 //! Brokers in one process around a controller in memory: replication, failover, restart.
 
 #![allow(clippy::disallowed_methods, reason = "tests may spawn and sleep")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod support {
     pub(crate) mod cluster;
@@ -27,7 +28,9 @@ async fn an_acknowledged_record_is_on_every_in_sync_replica() {
         let id = partition(topic, number);
         let leader = cluster.leader(id).await;
         for value in 0..20 {
-            let produced = produce(&leader, id, &format!("v{value}"), Acks::All).await.unwrap();
+            let produced = produce(&leader, id, &format!("v{value}"), Acks::All)
+                .await
+                .unwrap();
             assert_eq!(produced.base_offset, Offset::saturating(value));
             // P-1: the ack means flushed on all of them, before it was given.
             for broker in cluster.brokers.values() {
@@ -90,15 +93,27 @@ async fn a_diverged_log_is_truncated_by_lineage() {
     let leader = cluster.leader(id).await;
     let old = leader.broker_id().get();
     // The two followers die; the leader appends what nobody else ever gets.
-    let others: Vec<i32> = cluster.brokers.keys().copied().filter(|b| *b != old).collect();
+    let others: Vec<i32> = cluster
+        .brokers
+        .keys()
+        .copied()
+        .filter(|b| *b != old)
+        .collect();
     for other in &others {
         cluster.kill(*other).await;
     }
     for value in 0..5 {
         let _ = produce(&leader, id, &format!("lost{value}"), Acks::Leader).await;
     }
-    assert_eq!(leader.replica_status(id).unwrap().log_end_offset, Offset::saturating(6));
-    assert_eq!(read_all(&leader, id, CONSUMER).await, ["common"], "P-4: not committed, not seen");
+    assert_eq!(
+        leader.replica_status(id).unwrap().log_end_offset,
+        Offset::saturating(6)
+    );
+    assert_eq!(
+        read_all(&leader, id, CONSUMER).await,
+        ["common"],
+        "P-4: not committed, not seen"
+    );
     drop(leader);
     cluster.kill(old).await;
     // The old leader is the last ISR member if the ISR shrank to it; the others wait for it then.
@@ -140,60 +155,98 @@ async fn an_idempotent_retry_is_answered_with_the_original_offset() {
         let produced = answer.await.remove(0).unwrap();
         assert_eq!(produced.base_offset.get(), i64::try_from(sequence).unwrap());
     }
-    assert_eq!(send(leader.clone(), 2).await.unwrap().base_offset, Offset::saturating(2));
-    assert_eq!(send(leader.clone(), 9).await, Err(ProduceError::OutOfOrderSequence));
+    assert_eq!(
+        send(leader.clone(), 2).await.unwrap().base_offset,
+        Offset::saturating(2)
+    );
+    assert_eq!(
+        send(leader.clone(), 9).await,
+        Err(ProduceError::OutOfOrderSequence)
+    );
     // The new leader knows the same batches (R-16, P-8).
     let old = leader.broker_id().get();
     drop(leader);
     cluster.kill(old).await;
     let leader = cluster.leader(id).await;
     wait_for("the isr to shrink", || {
-        cluster.controller.image().partition(id).is_some_and(|record| record.isr.len() == 2)
+        cluster
+            .controller
+            .image()
+            .partition(id)
+            .is_some_and(|record| record.isr.len() == 2)
     })
     .await;
-    assert_eq!(send(leader.clone(), 4).await.unwrap().base_offset, Offset::saturating(4));
-    assert_eq!(send(leader.clone(), 5).await.unwrap().base_offset, Offset::saturating(5));
+    assert_eq!(
+        send(leader.clone(), 4).await.unwrap().base_offset,
+        Offset::saturating(4)
+    );
+    assert_eq!(
+        send(leader.clone(), 5).await.unwrap().base_offset,
+        Offset::saturating(5)
+    );
     assert_eq!(read_all(&leader, id, CONSUMER).await.len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn below_min_isr_acks_all_is_refused_and_reads_go_on() {
     let mut cluster = Cluster::start(3).await;
-    let topic = cluster.create_topic("minisr", 1, 3, &[("min.insync.replicas", "2")]).await;
+    let topic = cluster
+        .create_topic("minisr", 1, 3, &[("min.insync.replicas", "2")])
+        .await;
     let id = partition(topic, 0);
     cluster.produce_all(id, "one").await;
     cluster.wait_in_sync(id, 3).await;
     let leader = cluster.leader(id).await;
-    let others: Vec<i32> =
-        cluster.brokers.keys().copied().filter(|b| *b != leader.broker_id().get()).collect();
+    let others: Vec<i32> = cluster
+        .brokers
+        .keys()
+        .copied()
+        .filter(|b| *b != leader.broker_id().get())
+        .collect();
     for other in &others {
         cluster.kill(*other).await;
     }
     wait_for("the isr to shrink", || {
-        leader.replica_status(id).is_some_and(|status| status.isr.len() == 1)
+        leader
+            .replica_status(id)
+            .is_some_and(|status| status.isr.len() == 1)
     })
     .await;
     let refused = produce(&leader, id, "two", Acks::All).await;
-    assert!(matches!(refused, Err(ProduceError::NotEnoughReplicas { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ProduceError::NotEnoughReplicas { .. })),
+        "{refused:?}"
+    );
     produce(&leader, id, "three", Acks::Leader).await.unwrap();
     assert_eq!(read_all(&leader, id, CONSUMER).await, ["one"], "P-5");
     cluster.start_broker(others[0]).await;
     wait_for("the isr to grow", || {
-        leader.replica_status(id).is_some_and(|status| status.isr.len() == 2)
+        leader
+            .replica_status(id)
+            .is_some_and(|status| status.isr.len() == 2)
     })
     .await;
     cluster.produce_all(id, "four").await;
-    assert_eq!(read_all(&leader, id, CONSUMER).await, ["one", "three", "four"]);
+    assert_eq!(
+        read_all(&leader, id, CONSUMER).await,
+        ["one", "three", "four"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_far_behind_catches_up_while_the_leader_appends() {
     let mut cluster = Cluster::start(3).await;
-    let topic = cluster.create_topic("catchup", 1, 3, &[("segment.bytes", "4000000")]).await;
+    let topic = cluster
+        .create_topic("catchup", 1, 3, &[("segment.bytes", "4000000")])
+        .await;
     let id = partition(topic, 0);
     cluster.produce_all(id, "first").await;
     let leader = cluster.leader(id).await;
-    let gone = *cluster.brokers.keys().find(|b| **b != leader.broker_id().get()).unwrap();
+    let gone = *cluster
+        .brokers
+        .keys()
+        .find(|b| **b != leader.broker_id().get())
+        .unwrap();
     cluster.kill(gone).await;
     let big = "x".repeat(200_000);
     for _ in 0..150 {
@@ -214,7 +267,9 @@ async fn a_controlled_shutdown_hands_over_and_restarts_clean() {
     let mut cluster = Cluster::start(3).await;
     let topic = cluster.create_topic("handover", 6, 3, &[]).await;
     for number in 0..6 {
-        cluster.produce_all(partition(topic, number), "before").await;
+        cluster
+            .produce_all(partition(topic, number), "before")
+            .await;
     }
     let begun = Instant::now();
     cluster.stop(1).await;
@@ -249,11 +304,17 @@ async fn a_full_restart_loses_nothing_and_a_single_broker_serves_alone() {
     assert_eq!(values.len(), 12, "{values:?}");
     cluster.delete_topic(topic).await;
     let handle = cluster.handle(1);
-    wait_for("the partitions to go", || handle.local_partitions().is_empty()).await;
+    wait_for("the partitions to go", || {
+        handle.local_partitions().is_empty()
+    })
+    .await;
     // The same name again is another topic.
     let again = cluster.create_topic("alone", 2, 1, &[]).await;
     cluster.produce_all(partition(again, 1), "new").await;
-    assert_eq!(read_all(&handle, partition(again, 1), CONSUMER).await, ["new"]);
+    assert_eq!(
+        read_all(&handle, partition(again, 1), CONSUMER).await,
+        ["new"]
+    );
     let gone = produce(&handle, id, "old", Acks::All).await;
     assert_eq!(gone, Err(ProduceError::UnknownPartition));
 }
@@ -282,15 +343,27 @@ async fn a_fetch_waits_for_records_and_is_woken_by_them() {
         let (leader, request) = (leader.clone(), request.clone());
         async move { leader.fetch(request).await }
     });
-    wait_for("the fetch to wait", || leader.metrics_snapshot().fetch_purgatory_size == 1).await;
+    wait_for("the fetch to wait", || {
+        leader.metrics_snapshot().fetch_purgatory_size == 1
+    })
+    .await;
     let begun = Instant::now();
     produce(&leader, id, "here", Acks::Leader).await.unwrap();
     let answer = waiting.await.unwrap().remove(0).result.unwrap();
     assert!(!answer.records.is_empty());
-    assert!(begun.elapsed() < Duration::from_secs(2), "woken, not timed out");
-    wait_for("nobody to wait", || leader.metrics_snapshot().fetch_purgatory_size == 0).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "woken, not timed out"
+    );
+    wait_for("nobody to wait", || {
+        leader.metrics_snapshot().fetch_purgatory_size == 0
+    })
+    .await;
     let empty = FetchRequest {
-        partitions: vec![FetchPartition { offset: Offset::saturating(1), ..request.partitions[0].clone() }],
+        partitions: vec![FetchPartition {
+            offset: Offset::saturating(1),
+            ..request.partitions[0].clone()
+        }],
         deadline: Instant::now() + Duration::from_millis(50),
         ..request
     };

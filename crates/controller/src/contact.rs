@@ -18,6 +18,8 @@ struct Heard {
     gone: bool,
     /// The leader itself asked for a successor.
     released: bool,
+    /// Somebody else's turn to win an election lasts until then.
+    held_until: Instant,
 }
 
 /// The last contact with a leader.
@@ -30,11 +32,13 @@ pub(crate) struct Contact {
 impl Contact {
     /// A process that starts may have promised a lease in its last life, so it honours one.
     pub(crate) fn new(lease: Duration) -> Contact {
+        let now = Instant::now();
         let heard = Heard {
             leader: None,
-            at: Instant::now(),
+            at: now,
             gone: false,
             released: false,
+            held_until: now,
         };
         Contact {
             heard: Mutex::new(heard),
@@ -51,6 +55,7 @@ impl Contact {
             at: now,
             gone: false,
             released: false,
+            held_until: now,
         };
         *self.heard.lock() = heard;
     }
@@ -72,16 +77,21 @@ impl Contact {
         self.heard.lock().released = true;
     }
 
+    /// Lets somebody else win: this controller has just voted, or given up its leadership.
+    pub(crate) fn hold(&self) {
+        self.heard.lock().held_until = Instant::now() + self.lease;
+    }
+
     /// Whether the lease still binds.
     pub(crate) fn binds(&self) -> bool {
         let heard = *self.heard.lock();
         !heard.released && heard.at.elapsed() < self.lease
     }
 
-    /// When the lease ends, and whether the leader is known to be gone.
+    /// When this controller may stand, and whether the leader is known to be gone.
     pub(crate) fn ends(&self) -> (Instant, bool) {
         let heard = *self.heard.lock();
-        (heard.at + self.lease, heard.gone)
+        ((heard.at + self.lease).max(heard.held_until), heard.gone)
     }
 
     /// Waits until the leader is found to be gone.

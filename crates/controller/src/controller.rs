@@ -272,6 +272,7 @@ fn wire(
         peers: peers.clone(),
         contact: contact.clone(),
         timing: config.quorum,
+        resigning: resigning.clone(),
         shutdown: shutdown.clone(),
     });
     tasks.spawn(elections.clone().send_heartbeats());

@@ -34,6 +34,8 @@ pub(crate) struct Elections {
     pub(crate) peers: Arc<Peers>,
     pub(crate) contact: Arc<Contact>,
     pub(crate) timing: QuorumTiming,
+    /// This controller is about to stop and must not lead again.
+    pub(crate) resigning: CancellationToken,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -57,11 +59,18 @@ impl Elections {
     pub(crate) async fn stand(self: Arc<Self>) {
         let mut changes = self.quorum.changes();
         let mut not_before = Instant::now();
+        let mut led = false;
         loop {
             let state = changes.borrow_and_update().clone();
+            if led && state.role != Role::Leader {
+                // It was deposed: whoever did that gets the time to lead.
+                self.contact.hold();
+            }
+            led = state.role == Role::Leader;
             let alone = state.all_voters() == BTreeSet::from([self.quorum.me()]);
             let may_stand = matches!(state.role, Role::Follower | Role::Candidate)
-                && state.is_voter(self.quorum.me());
+                && state.is_voter(self.quorum.me())
+                && !self.resigning.is_cancelled();
             let at = if alone {
                 not_before
             } else {
@@ -76,14 +85,14 @@ impl Elections {
                     continue;
                 }
             }
-            if !alone && self.contact.binds() {
-                continue; // A leader was heard while waiting.
+            if self.resigning.is_cancelled() || (!alone && self.contact.ends().0 > Instant::now()) {
+                continue; // A leader was heard while waiting, or a vote given.
             }
             not_before = self.campaign(&state).await;
         }
     }
 
-    /// The lease's end and a random wait.
+    /// When the lease has ended and nobody else's turn lasts, and a random wait.
     fn stand_at(&self) -> Instant {
         let (lease_end, gone) = self.contact.ends();
         let jitter = if gone {

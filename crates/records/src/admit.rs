@@ -44,7 +44,10 @@ pub fn admit_client_batch(
         header = BatchHeader::parse(&batch).map_err(InvalidBatch::Corrupt)?;
         let (size_bytes, max_bytes) = (header.size_bytes(), rules.max_message_bytes);
         if size_bytes > max_bytes {
-            return Err(InvalidBatch::TooLarge { size_bytes, max_bytes });
+            return Err(InvalidBatch::TooLarge {
+                size_bytes,
+                max_bytes,
+            });
         }
     }
     if let Some(walked) = walked
@@ -65,12 +68,13 @@ fn rebuild(
     wanted: Codec,
 ) -> Result<BytesMut, InvalidBatch> {
     let body = batch.get(BATCH_OVERHEAD..).unwrap_or_default();
-    let records = decompress(stored, body, DECOMPRESSED_BYTES_MAX).map_err(|error| match error {
-        BatchError::DecompressedTooLarge { .. } => {
-            InvalidBatch::Invalid("records decompress to more than is allowed")
-        }
-        other => InvalidBatch::Corrupt(other),
-    })?;
+    let records =
+        decompress(stored, body, DECOMPRESSED_BYTES_MAX).map_err(|error| match error {
+            BatchError::DecompressedTooLarge { .. } => {
+                InvalidBatch::Invalid("records decompress to more than is allowed")
+            }
+            other => InvalidBatch::Corrupt(other),
+        })?;
     let mut dense = Vec::with_capacity(records.len());
     let (mut iter, mut rest) = (RecordIter::new(header, &records), records.as_slice());
     while let Some(next) = iter.next_raw() {
@@ -96,7 +100,11 @@ fn rebuild(
     out.put_slice(&body);
     put(&mut out, 8, length.to_be_bytes());
     let attributes: Attributes = header.attributes.with_codec(wanted);
-    put(&mut out, crate::header::CRC_FROM, attributes.0.to_be_bytes());
+    put(
+        &mut out,
+        crate::header::CRC_FROM,
+        attributes.0.to_be_bytes(),
+    );
     stamp_max_timestamp(&mut out, header.max_timestamp);
     Ok(out)
 }

@@ -49,7 +49,10 @@ pub fn check_crc(batch: &[u8]) -> bool {
 }
 
 fn stored_crc(batch: &[u8]) -> Option<u32> {
-    batch.get(CRC_AT..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    batch
+        .get(CRC_AT..)?
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 /// CRC-32C of the bytes that it covers.

@@ -172,7 +172,9 @@ fn signed(length: usize) -> i64 {
 }
 
 fn field_size(field: Option<&[u8]>) -> usize {
-    field.map_or(1, |bytes| varint::size_i64(signed(bytes.len())).saturating_add(bytes.len()))
+    field.map_or(1, |bytes| {
+        varint::size_i64(signed(bytes.len())).saturating_add(bytes.len())
+    })
 }
 
 fn write_field(out: &mut Vec<u8>, field: Option<&[u8]>) {

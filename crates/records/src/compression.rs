@@ -18,7 +18,10 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// # Errors
 /// The bytes are not what the codec writes, or are larger than allowed when decompressed.
 pub fn decompress(codec: Codec, bytes: &[u8], max_bytes: usize) -> Result<Vec<u8>, BatchError> {
-    let fail = |error: std::io::Error| BatchError::Decompress { codec, reason: error.to_string() };
+    let fail = |error: std::io::Error| BatchError::Decompress {
+        codec,
+        reason: error.to_string(),
+    };
     match codec {
         Codec::None if bytes.len() > max_bytes => {
             Err(BatchError::DecompressedTooLarge { max_bytes })
@@ -39,11 +42,16 @@ pub fn decompress(codec: Codec, bytes: &[u8], max_bytes: usize) -> Result<Vec<u8
 /// Reads all that `source` gives; memory grows with what came out, not with what was announced.
 fn bounded(codec: Codec, source: impl Read, max_bytes: usize) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::new();
-    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(max_bytes)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     source
         .take(limit)
         .read_to_end(&mut out)
-        .map_err(|error| BatchError::Decompress { codec, reason: error.to_string() })?;
+        .map_err(|error| BatchError::Decompress {
+            codec,
+            reason: error.to_string(),
+        })?;
     if out.len() > max_bytes {
         return Err(BatchError::DecompressedTooLarge { max_bytes });
     }
@@ -89,7 +97,9 @@ fn snappy_block(block: &[u8], max_bytes: usize, out: &mut Vec<u8>) -> Result<(),
     let start = out.len();
     out.resize(total, 0);
     let target = out.get_mut(start..).unwrap_or_default();
-    let written = snap::raw::Decoder::new().decompress(block, target).map_err(fail)?;
+    let written = snap::raw::Decoder::new()
+        .decompress(block, target)
+        .map_err(fail)?;
     out.truncate(start + written);
     Ok(())
 }
@@ -105,7 +115,9 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>, BatchError> {
         Codec::Gzip => {
             let mut encoder =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            encoder.write_all(bytes).map_err(|error| fail(error.to_string()))?;
+            encoder
+                .write_all(bytes)
+                .map_err(|error| fail(error.to_string()))?;
             encoder.finish().map_err(|error| fail(error.to_string()))
         }
         Codec::Snappy => {
@@ -114,7 +126,9 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>, BatchError> {
             out.extend_from_slice(&1i32.to_be_bytes());
             let mut encoder = snap::raw::Encoder::new();
             for block in bytes.chunks(XERIAL_BLOCK) {
-                let block = encoder.compress_vec(block).map_err(|error| fail(error.to_string()))?;
+                let block = encoder
+                    .compress_vec(block)
+                    .map_err(|error| fail(error.to_string()))?;
                 let length = i32::try_from(block.len()).map_err(|error| fail(error.to_string()))?;
                 out.extend_from_slice(&length.to_be_bytes());
                 out.extend_from_slice(&block);
@@ -126,7 +140,9 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>, BatchError> {
                 .block_size(lz4_flex::frame::BlockSize::Max64KB)
                 .block_mode(lz4_flex::frame::BlockMode::Independent);
             let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-            encoder.write_all(bytes).map_err(|error| fail(error.to_string()))?;
+            encoder
+                .write_all(bytes)
+                .map_err(|error| fail(error.to_string()))?;
             encoder.finish().map_err(|error| fail(error.to_string()))
         }
         Codec::Zstd => zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL)
@@ -140,7 +156,13 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    const ALL: [Codec; 5] = [
+        Codec::None,
+        Codec::Gzip,
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd,
+    ];
 
     proptest! {
         #[test]
@@ -166,8 +188,13 @@ mod tests {
 
     #[test]
     fn raw_snappy_blocks_are_read_too() {
-        let packed = snap::raw::Encoder::new().compress_vec(b"hello hello hello").unwrap();
-        assert_eq!(decompress(Codec::Snappy, &packed, 100).unwrap(), b"hello hello hello");
+        let packed = snap::raw::Encoder::new()
+            .compress_vec(b"hello hello hello")
+            .unwrap();
+        assert_eq!(
+            decompress(Codec::Snappy, &packed, 100).unwrap(),
+            b"hello hello hello"
+        );
     }
 
     #[test]

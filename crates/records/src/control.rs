@@ -30,10 +30,19 @@ pub fn control_type(batch: &[u8]) -> Result<Option<ControlType>, BatchError> {
     if !BatchHeader::parse(batch)?.attributes.is_control() {
         return Ok(None);
     }
-    let malformed = || BatchError::Record { index: 0, reason: "not a control record" };
+    let malformed = || BatchError::Record {
+        index: 0,
+        reason: "not a control record",
+    };
     let records = decode_records(batch, CONTROL_BYTES_MAX)?;
-    let key = records.first().and_then(|record| record.key.as_ref()).ok_or_else(malformed)?;
-    let kind = key.get(2..4).and_then(|bytes| bytes.first_chunk()).ok_or_else(malformed)?;
+    let key = records
+        .first()
+        .and_then(|record| record.key.as_ref())
+        .ok_or_else(malformed)?;
+    let kind = key
+        .get(2..4)
+        .and_then(|bytes| bytes.first_chunk())
+        .ok_or_else(malformed)?;
     Ok(Some(match i16::from_be_bytes(*kind) {
         0 => ControlType::Abort,
         1 => ControlType::Commit,
@@ -64,8 +73,14 @@ pub fn end_transaction(batch: &[u8]) -> Result<Option<EndTransaction>, BatchErro
     let epoch = records
         .first()
         .and_then(|record| record.value.as_ref()?.get(2..6)?.first_chunk().copied())
-        .ok_or(BatchError::Record { index: 0, reason: "not an end of a transaction" })?;
-    Ok(Some(EndTransaction { commit, coordinator_epoch: i32::from_be_bytes(epoch) }))
+        .ok_or(BatchError::Record {
+            index: 0,
+            reason: "not an end of a transaction",
+        })?;
+    Ok(Some(EndTransaction {
+        commit,
+        coordinator_epoch: i32::from_be_bytes(epoch),
+    }))
 }
 
 /// Builds the marker that ends a transaction.
@@ -96,10 +111,12 @@ mod tests {
     #[test]
     fn markers_say_how_the_transaction_ended() {
         for (commit, expected) in [(false, ControlType::Abort), (true, ControlType::Commit)] {
-            let marker =
-                end_transaction_marker(9, ProducerId(5), ProducerEpoch::ZERO, commit, 3);
+            let marker = end_transaction_marker(9, ProducerId(5), ProducerEpoch::ZERO, commit, 3);
             assert_eq!(control_type(&marker), Ok(Some(expected)));
-            let end = EndTransaction { commit, coordinator_epoch: 3 };
+            let end = EndTransaction {
+                commit,
+                coordinator_epoch: 3,
+            };
             assert_eq!(end_transaction(&marker), Ok(Some(end)));
         }
         let mut plain = BatchBuilder::new(0);

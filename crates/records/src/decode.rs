@@ -39,7 +39,10 @@ pub fn decode_records(batch: &[u8], max_bytes: usize) -> Result<Vec<OwnedRecord>
     let header = BatchHeader::parse(batch)?;
     let body = batch
         .get(BATCH_OVERHEAD..header.size_bytes())
-        .ok_or(BatchError::Short { needed: header.size_bytes(), have: batch.len() })?;
+        .ok_or(BatchError::Short {
+            needed: header.size_bytes(),
+            have: batch.len(),
+        })?;
     let records = Bytes::from(decompress(header.attributes.codec()?, body, max_bytes)?);
     let owned = |field: &[u8]| records.slice_ref(field);
     RecordIter::new(&header, &records)
@@ -53,7 +56,10 @@ pub fn decode_records(batch: &[u8], max_bytes: usize) -> Result<Vec<OwnedRecord>
                 headers: record
                     .headers
                     .iter()
-                    .map(|h| OwnedHeader { key: owned(h.key), value: h.value.map(owned) })
+                    .map(|h| OwnedHeader {
+                        key: owned(h.key),
+                        value: h.value.map(owned),
+                    })
                     .collect(),
             })
         })
@@ -67,11 +73,21 @@ mod tests {
     use super::*;
     use crate::{BatchBuilder, Codec};
 
-    type Fields = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
+    type Fields = (
+        i64,
+        Option<Vec<u8>>,
+        Option<Vec<u8>>,
+        Vec<(String, Option<Vec<u8>>)>,
+    );
 
     fn fields() -> impl Strategy<Value = Fields> {
         let bytes = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200));
-        (any::<i64>(), bytes(), bytes(), proptest::collection::vec((".{0,8}", bytes()), 0..3))
+        (
+            any::<i64>(),
+            bytes(),
+            bytes(),
+            proptest::collection::vec((".{0,8}", bytes()), 0..3),
+        )
     }
 
     proptest! {

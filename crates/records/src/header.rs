@@ -261,7 +261,9 @@ impl BatchHeader {
     /// Less than a head, another format, or a length or offsets that cannot be.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         let header = BatchHeader::parse_unchecked_offsets(bytes)?;
-        let last_offset = header.base_offset.checked_add(i64::from(header.last_offset_delta));
+        let last_offset = header
+            .base_offset
+            .checked_add(i64::from(header.last_offset_delta));
         // The next offset must exist too.
         if header.base_offset < 0
             || header.last_offset_delta < 0
@@ -282,9 +284,10 @@ impl BatchHeader {
         {
             return Err(BatchError::Magic(i8::from_be_bytes([*magic])));
         }
-        let mut head = bytes
-            .get(..BATCH_OVERHEAD)
-            .ok_or(BatchError::Short { needed: BATCH_OVERHEAD, have: bytes.len() })?;
+        let mut head = bytes.get(..BATCH_OVERHEAD).ok_or(BatchError::Short {
+            needed: BATCH_OVERHEAD,
+            have: bytes.len(),
+        })?;
         let header = BatchHeader {
             base_offset: head.get_i64(),
             batch_length: head.get_i32(),
@@ -321,7 +324,10 @@ impl BatchHeader {
     /// Offset of the last record.
     #[must_use]
     pub const fn last_offset(&self) -> Offset {
-        Offset::saturating(self.base_offset.saturating_add(self.last_offset_delta as i64))
+        Offset::saturating(
+            self.base_offset
+                .saturating_add(self.last_offset_delta as i64),
+        )
     }
 
     /// Offset after the last record.
@@ -339,7 +345,10 @@ impl BatchHeader {
     /// The idempotent producer, if there is one.
     #[must_use]
     pub const fn producer(&self) -> Option<(ProducerId, ProducerEpoch)> {
-        match (ProducerId::new(self.producer_id), ProducerEpoch::new(self.producer_epoch)) {
+        match (
+            ProducerId::new(self.producer_id),
+            ProducerEpoch::new(self.producer_epoch),
+        ) {
             (Some(id), Some(epoch)) => Some((id, epoch)),
             _ => None,
         }
@@ -353,7 +362,10 @@ impl BatchHeader {
         }
         let last = self.base_sequence as i64 + self.last_offset_delta as i64;
         let wrapped = last.rem_euclid(i32::MAX as i64 + 1);
-        #[allow(clippy::cast_possible_truncation, reason = "the remainder fits by construction")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the remainder fits by construction"
+        )]
         let sequence = wrapped as i32;
         sequence
     }
@@ -362,7 +374,11 @@ impl BatchHeader {
 /// The sequence after `sequence`; the number after 2147483647 is 0.
 #[must_use]
 pub const fn next_sequence(sequence: i32) -> i32 {
-    if sequence == i32::MAX { 0 } else { sequence + 1 }
+    if sequence == i32::MAX {
+        0
+    } else {
+        sequence + 1
+    }
 }
 
 #[cfg(test)]
@@ -372,11 +388,8 @@ mod tests {
 
     #[test]
     fn sequences_wrap_to_zero_after_the_largest() {
-        let mut builder = BatchBuilder::new(0).producer(
-            ProducerId(1),
-            ProducerEpoch::ZERO,
-            i32::MAX - 1,
-        );
+        let mut builder =
+            BatchBuilder::new(0).producer(ProducerId(1), ProducerEpoch::ZERO, i32::MAX - 1);
         for _ in 0..4 {
             builder.push(0, None, Some(b"v"), &[]);
         }
@@ -392,16 +405,30 @@ mod tests {
         builder.push(0, None, None, &[]);
         builder.push(0, None, None, &[]);
         let mut batch = builder.build();
-        stamp(&mut batch, Offset::saturating(i64::MAX - 1), LeaderEpoch::ZERO);
-        assert!(matches!(BatchHeader::parse(&batch), Err(BatchError::Offsets { .. })));
-        stamp(&mut batch, Offset::saturating(i64::MAX - 2), LeaderEpoch::ZERO);
+        stamp(
+            &mut batch,
+            Offset::saturating(i64::MAX - 1),
+            LeaderEpoch::ZERO,
+        );
+        assert!(matches!(
+            BatchHeader::parse(&batch),
+            Err(BatchError::Offsets { .. })
+        ));
+        stamp(
+            &mut batch,
+            Offset::saturating(i64::MAX - 2),
+            LeaderEpoch::ZERO,
+        );
         assert!(BatchHeader::parse(&batch).is_ok());
     }
 
     #[test]
     fn odd_heads_are_refused() {
         let batch = BatchBuilder::new(0).build();
-        assert!(matches!(BatchHeader::parse(&batch[..60]), Err(BatchError::Short { .. })));
+        assert!(matches!(
+            BatchHeader::parse(&batch[..60]),
+            Err(BatchError::Short { .. })
+        ));
         let mut old = batch.clone();
         old[MAGIC_AT] = 1;
         assert_eq!(BatchHeader::parse(&old), Err(BatchError::Magic(1)));

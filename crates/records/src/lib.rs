@@ -13,17 +13,17 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-mod header;
-mod batches;
-mod stamp;
-mod varint;
-mod record;
-mod compression;
-mod decode;
-mod validate;
 mod admit;
+mod batches;
 mod builder;
+mod compression;
 mod control;
+mod decode;
+mod header;
+mod record;
+mod stamp;
+mod validate;
+mod varint;
 
 pub use admit::{Compression, admit_client_batch};
 pub use batches::{Batches, batches, check_crc};

@@ -45,8 +45,9 @@ impl<'a> RawRecord<'a> {
     pub(crate) fn read(bytes: &mut &'a [u8]) -> Result<RawRecord<'a>, &'static str> {
         let length = read_i32(bytes).ok_or("length is not a number")?;
         let length = usize::try_from(length).map_err(|_| "length is negative")?;
-        let (mut body, rest) =
-            bytes.split_at_checked(length).ok_or("length is beyond the end of the batch")?;
+        let (mut body, rest) = bytes
+            .split_at_checked(length)
+            .ok_or("length is beyond the end of the batch")?;
         *bytes = rest;
         let body = &mut body;
         let (attributes, after) = body.split_first().ok_or("no attributes")?;
@@ -59,8 +60,7 @@ impl<'a> RawRecord<'a> {
         let key = read_nullable(body).ok_or("key is out of bounds")?;
         let value = read_nullable(body).ok_or("value is out of bounds")?;
         let header_count = read_i32(body).ok_or("header count is not a number")?;
-        let header_count =
-            usize::try_from(header_count).map_err(|_| "header count is negative")?;
+        let header_count = usize::try_from(header_count).map_err(|_| "header count is negative")?;
         let header_bytes = *body;
         for _ in 0..header_count {
             read_header(body).ok_or("a header is out of bounds")?;
@@ -68,13 +68,22 @@ impl<'a> RawRecord<'a> {
         if !body.is_empty() {
             return Err("bytes are left over");
         }
-        Ok(RawRecord { timestamp_delta, offset_delta, key, value, header_count, header_bytes })
+        Ok(RawRecord {
+            timestamp_delta,
+            offset_delta,
+            key,
+            value,
+            header_count,
+            header_bytes,
+        })
     }
 
     /// The headers; they were walked when the record was read.
     fn headers(&self) -> Vec<Header<'a>> {
         let mut rest = self.header_bytes;
-        (0..self.header_count).map_while(|_| read_header(&mut rest)).collect()
+        (0..self.header_count)
+            .map_while(|_| read_header(&mut rest))
+            .collect()
     }
 }
 
@@ -108,7 +117,12 @@ impl<'a> RecordIter<'a> {
     #[must_use]
     pub fn new(header: &BatchHeader, records: &'a [u8]) -> RecordIter<'a> {
         let count = usize::try_from(header.record_count).unwrap_or(0);
-        RecordIter { header: *header, rest: records, index: 0, count }
+        RecordIter {
+            header: *header,
+            rest: records,
+            index: 0,
+            count,
+        }
     }
 
     /// The next record with its place in the batch; an error ends the walk.
@@ -143,13 +157,17 @@ impl<'a> Iterator for RecordIter<'a> {
             Err(error) => return Some(Err(error)),
         };
         let timestamp = match self.header.attributes.timestamp_type() {
-            TimestampType::CreateTime => {
-                self.header.base_timestamp.saturating_add(raw.timestamp_delta)
-            }
+            TimestampType::CreateTime => self
+                .header
+                .base_timestamp
+                .saturating_add(raw.timestamp_delta),
             TimestampType::LogAppendTime => self.header.max_timestamp,
         };
         Some(Ok(Record {
-            offset: self.header.base_offset.saturating_add(i64::from(raw.offset_delta)),
+            offset: self
+                .header
+                .base_offset
+                .saturating_add(i64::from(raw.offset_delta)),
             timestamp,
             key: raw.key,
             value: raw.value,

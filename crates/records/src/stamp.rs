@@ -20,8 +20,8 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
 /// Makes `now` the timestamp of every record of `batch` and computes the CRC again.
 pub fn stamp_log_append_time(batch: &mut [u8], now: WallClockMs) {
     if let Some(bits) = batch.get(CRC_FROM..).and_then(|bytes| bytes.first_chunk()) {
-        let attributes = Attributes(u16::from_be_bytes(*bits))
-            .with_timestamp_type(TimestampType::LogAppendTime);
+        let attributes =
+            Attributes(u16::from_be_bytes(*bits)).with_timestamp_type(TimestampType::LogAppendTime);
         put(batch, CRC_FROM, attributes.0.to_be_bytes());
     }
     stamp_max_timestamp(batch, now.0);
@@ -52,7 +52,11 @@ mod tests {
         let mut builder = BatchBuilder::new(5);
         builder.push(5, None, Some(b"v"), &[]);
         let mut batch = builder.build();
-        stamp(&mut batch, Offset::saturating(77), LeaderEpoch::saturating(3));
+        stamp(
+            &mut batch,
+            Offset::saturating(77),
+            LeaderEpoch::saturating(3),
+        );
         assert!(check_crc(&batch));
         let header = BatchHeader::parse(&batch).unwrap();
         assert_eq!((header.base_offset, header.partition_leader_epoch), (77, 3));
@@ -67,9 +71,15 @@ mod tests {
         stamp_log_append_time(&mut batch, WallClockMs(1234));
         assert!(check_crc(&batch));
         let header = BatchHeader::parse(&batch).unwrap();
-        assert_eq!(header.attributes.timestamp_type(), TimestampType::LogAppendTime);
-        let times: Vec<i64> =
-            decode_records(&batch, 1 << 20).unwrap().iter().map(|r| r.timestamp).collect();
+        assert_eq!(
+            header.attributes.timestamp_type(),
+            TimestampType::LogAppendTime
+        );
+        let times: Vec<i64> = decode_records(&batch, 1 << 20)
+            .unwrap()
+            .iter()
+            .map(|r| r.timestamp)
+            .collect();
         assert_eq!(times, [1234, 1234]);
     }
 }

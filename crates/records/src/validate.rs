@@ -128,10 +128,16 @@ pub(crate) fn validate_and_walk(
         return Err(InvalidBatch::Invalid("base offset is not 0"));
     }
     if size_bytes > rules.max_message_bytes {
-        return Err(InvalidBatch::TooLarge { size_bytes, max_bytes: rules.max_message_bytes });
+        return Err(InvalidBatch::TooLarge {
+            size_bytes,
+            max_bytes: rules.max_message_bytes,
+        });
     }
     if size_bytes > batch.len() {
-        let error = BatchError::Short { needed: size_bytes, have: batch.len() };
+        let error = BatchError::Short {
+            needed: size_bytes,
+            have: batch.len(),
+        };
         return Err(InvalidBatch::Corrupt(error));
     }
     if !check_crc(batch) {
@@ -147,13 +153,19 @@ pub(crate) fn validate_and_walk(
 fn check_head(header: &BatchHeader, rules: &ProduceRules) -> Result<(), InvalidBatch> {
     let count = header.record_count;
     if count <= 0 || header.last_offset_delta.checked_add(1) != Some(count) {
-        return Err(InvalidBatch::Invalid("record count does not fit the offsets"));
+        return Err(InvalidBatch::Invalid(
+            "record count does not fit the offsets",
+        ));
     }
     if header.attributes.is_control() && !rules.allow_control {
-        return Err(InvalidBatch::Invalid("a client cannot write control records"));
+        return Err(InvalidBatch::Invalid(
+            "a client cannot write control records",
+        ));
     }
     if header.attributes.has_broker_only_bits() {
-        return Err(InvalidBatch::Invalid("attribute bits that no producer may set"));
+        return Err(InvalidBatch::Invalid(
+            "attribute bits that no producer may set",
+        ));
     }
     if header.producer_id >= 0 && !header.attributes.is_control() {
         if header.base_sequence < 0 {
@@ -164,7 +176,9 @@ fn check_head(header: &BatchHeader, rules: &ProduceRules) -> Result<(), InvalidB
         }
     }
     if header.attributes.is_transactional() && header.producer_id < 0 {
-        return Err(InvalidBatch::Invalid("a transactional batch without a producer id"));
+        return Err(InvalidBatch::Invalid(
+            "a transactional batch without a producer id",
+        ));
     }
     Ok(())
 }
@@ -187,9 +201,9 @@ fn check_records(
     }
     match decompress(codec, body, DECOMPRESSED_BYTES_MAX) {
         Ok(records) => walk(&records, header, rules).map(Some),
-        Err(BatchError::DecompressedTooLarge { .. }) => {
-            Err(InvalidBatch::Invalid("records decompress to more than is allowed"))
-        }
+        Err(BatchError::DecompressedTooLarge { .. }) => Err(InvalidBatch::Invalid(
+            "records decompress to more than is allowed",
+        )),
         Err(error) => Err(InvalidBatch::Corrupt(error)),
     }
 }
@@ -201,7 +215,10 @@ fn walk(
 ) -> Result<Walked, InvalidBatch> {
     let (oldest, newest) = timestamp_bounds(rules);
     let check_time = rules.timestamp_type == TimestampType::CreateTime;
-    let mut walked = Walked { max_timestamp: NO_TIMESTAMP, dense: true };
+    let mut walked = Walked {
+        max_timestamp: NO_TIMESTAMP,
+        dense: true,
+    };
     let (mut without_key, mut out_of_time) = (Vec::new(), Vec::new());
     let mut iter = RecordIter::new(header, records);
     while let Some(next) = iter.next_raw() {
@@ -212,31 +229,44 @@ fn walk(
         let index = i32::try_from(index).unwrap_or(i32::MAX);
         if rules.compacted && record.key.is_none() && !header.attributes.is_control() {
             let message = "a record of a compacted topic needs a key";
-            without_key.push(RecordError { batch_index: index, message });
+            without_key.push(RecordError {
+                batch_index: index,
+                message,
+            });
         }
         let timestamp = header.base_timestamp.saturating_add(record.timestamp_delta);
         if check_time && timestamp != NO_TIMESTAMP && (timestamp < oldest || timestamp > newest) {
             let message = "timestamp is out of the topic's bounds";
-            out_of_time.push(RecordError { batch_index: index, message });
+            out_of_time.push(RecordError {
+                batch_index: index,
+                message,
+            });
         }
         walked.max_timestamp = walked.max_timestamp.max(timestamp);
         walked.dense &= record.offset_delta == index;
     }
     if !without_key.is_empty() {
-        return Err(InvalidBatch::InvalidRecords { records: without_key });
+        return Err(InvalidBatch::InvalidRecords {
+            records: without_key,
+        });
     }
     if !out_of_time.is_empty() {
         let reason = "out of the topic's bounds";
-        return Err(InvalidBatch::InvalidTimestamp { reason, records: out_of_time });
+        return Err(InvalidBatch::InvalidTimestamp {
+            reason,
+            records: out_of_time,
+        });
     }
     Ok(walked)
 }
 
-fn check_header_timestamps(
-    header: &BatchHeader,
-    rules: &ProduceRules,
-) -> Result<(), InvalidBatch> {
-    let refuse = |reason| Err(InvalidBatch::InvalidTimestamp { reason, records: Vec::new() });
+fn check_header_timestamps(header: &BatchHeader, rules: &ProduceRules) -> Result<(), InvalidBatch> {
+    let refuse = |reason| {
+        Err(InvalidBatch::InvalidTimestamp {
+            reason,
+            records: Vec::new(),
+        })
+    };
     if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
         return refuse("a producer cannot choose LogAppendTime");
     }

@@ -26,7 +26,12 @@ fn rules() -> ProduceRules {
 fn builder(codec: Codec) -> BatchBuilder {
     let mut builder = BatchBuilder::new(NOW).codec(codec);
     for n in 0..10u8 {
-        builder.push(NOW + i64::from(n), Some(&[n]), Some(&[n; 20]), &[("h", None)]);
+        builder.push(
+            NOW + i64::from(n),
+            Some(&[n]),
+            Some(&[n; 20]),
+            &[("h", None)],
+        );
     }
     builder
 }
@@ -101,16 +106,28 @@ fn x4_damage_is_corruption_and_not_a_rule() {
 fn size_is_checked_before_the_crc() {
     let mut batch = builder(Codec::None).build();
     batch[70] ^= 1;
-    let tight = ProduceRules { max_message_bytes: 100, ..rules() };
-    assert!(matches!(validate_client_batch(&batch, &tight), Err(InvalidBatch::TooLarge { .. })));
+    let tight = ProduceRules {
+        max_message_bytes: 100,
+        ..rules()
+    };
+    assert!(matches!(
+        validate_client_batch(&batch, &tight),
+        Err(InvalidBatch::TooLarge { .. })
+    ));
 }
 
 #[test]
 fn zstd_needs_a_request_that_knows_it() {
     let batch = builder(Codec::Zstd).build();
-    let old = ProduceRules { zstd_allowed: false, ..rules() };
+    let old = ProduceRules {
+        zstd_allowed: false,
+        ..rules()
+    };
     assert!(validate_client_batch(&batch, &rules()).is_ok());
-    assert_eq!(validate_client_batch(&batch, &old), Err(InvalidBatch::UnsupportedCompression));
+    assert_eq!(
+        validate_client_batch(&batch, &old),
+        Err(InvalidBatch::UnsupportedCompression)
+    );
 }
 
 #[test]
@@ -123,7 +140,10 @@ fn a_compacted_topic_names_each_record_without_a_key() {
         }
         let batch = builder.build();
         assert!(validate_client_batch(&batch, &rules()).is_ok());
-        let compacted = ProduceRules { compacted: true, ..rules() };
+        let compacted = ProduceRules {
+            compacted: true,
+            ..rules()
+        };
         match validate_client_batch(&batch, &compacted) {
             Err(InvalidBatch::InvalidRecords { records }) => {
                 let indexes: Vec<i32> = records.iter().map(|r| r.batch_index).collect();
@@ -141,7 +161,10 @@ fn timestamps_out_of_bounds_are_refused_on_both_sides() {
         builder.push(timestamp, None, Some(b"v"), &[]);
         builder.build()
     };
-    let bounded = ProduceRules { timestamp_before_max_ms: Some(1000), ..rules() };
+    let bounded = ProduceRules {
+        timestamp_before_max_ms: Some(1000),
+        ..rules()
+    };
     for codec in [Codec::None, Codec::Gzip] {
         let late = at(NOW - 1001, codec);
         assert!(validate_client_batch(&late, &rules()).is_ok());
@@ -158,8 +181,10 @@ fn timestamps_out_of_bounds_are_refused_on_both_sides() {
             Err(InvalidBatch::InvalidTimestamp { .. })
         ));
         // With the leader's clock the producer's does not matter.
-        let append =
-            ProduceRules { timestamp_type: TimestampType::LogAppendTime, ..bounded };
+        let append = ProduceRules {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..bounded
+        };
         assert!(validate_client_batch(&early, &append).is_ok());
     }
     let chosen = with(at(NOW, Codec::None), 21, &(1u16 << 3).to_be_bytes());
@@ -194,7 +219,13 @@ fn compression_type_recompresses() {
     let plain = builder(Codec::None).build();
     let expected = decode_records(&plain, 1 << 20).unwrap();
     for from in [Codec::None, Codec::Snappy] {
-        for to in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        for to in [
+            Codec::None,
+            Codec::Gzip,
+            Codec::Snappy,
+            Codec::Lz4,
+            Codec::Zstd,
+        ] {
             let (stored, header) =
                 admit_client_batch(builder(from).build(), &rules(), Compression::Topic(to))
                     .unwrap();
@@ -216,7 +247,10 @@ fn sparse_offset_deltas_are_made_dense() {
     let max = NOW + 9;
     stamp_max_timestamp(&mut batch, max);
     let (stored, _) = admit_client_batch(batch, &rules(), Compression::Producer).unwrap();
-    let offsets: Vec<i64> =
-        decode_records(&stored, 1 << 20).unwrap().iter().map(|r| r.offset).collect();
+    let offsets: Vec<i64> = decode_records(&stored, 1 << 20)
+        .unwrap()
+        .iter()
+        .map(|r| r.offset)
+        .collect();
     assert_eq!(offsets, (0..10).collect::<Vec<i64>>());
 }

@@ -20,12 +20,18 @@ impl AppendTimes {
     /// Everything there already counts as appended now: a new leader gives its followers a full
     /// period before it judges them.
     pub(crate) fn new(now: MonotonicMs) -> AppendTimes {
-        AppendTimes { marks: VecDeque::from([(Offset::ZERO, now)]) }
+        AppendTimes {
+            marks: VecDeque::from([(Offset::ZERO, now)]),
+        }
     }
 
     /// Offsets from `from` on were appended at `now`.
     pub(crate) fn appended(&mut self, now: MonotonicMs, from: Offset) {
-        if self.marks.back().is_some_and(|(_, at)| now.ms_since(*at) < RESOLUTION_MS) {
+        if self
+            .marks
+            .back()
+            .is_some_and(|(_, at)| now.ms_since(*at) < RESOLUTION_MS)
+        {
             return;
         }
         if self.marks.len() >= MARKS_MAX {
@@ -42,7 +48,8 @@ impl AppendTimes {
     pub(crate) fn appended_at(&self, offset: Offset) -> MonotonicMs {
         let after = self.marks.partition_point(|(from, _)| *from <= offset);
         let mark = after.checked_sub(1).and_then(|index| self.marks.get(index));
-        mark.or(self.marks.front()).map_or(MonotonicMs(0), |(_, at)| *at)
+        mark.or(self.marks.front())
+            .map_or(MonotonicMs(0), |(_, at)| *at)
     }
 
     /// Nobody will ask below `offset` any more.

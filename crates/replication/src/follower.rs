@@ -56,9 +56,16 @@ pub struct Follower {
 
 impl Follower {
     pub(crate) fn new(
-        leader: Option<BrokerId>, leader_epoch: LeaderEpoch, subscription: u64,
+        leader: Option<BrokerId>,
+        leader_epoch: LeaderEpoch,
+        subscription: u64,
     ) -> Follower {
-        Follower { leader, leader_epoch, subscription, phase: Phase::Disconnected }
+        Follower {
+            leader,
+            leader_epoch,
+            subscription,
+            phase: Phase::Disconnected,
+        }
     }
 
     /// Whom it follows.
@@ -121,12 +128,18 @@ impl Follower {
     /// The runtime could not use a frame (full disk, damage on the way): ask again later.
     pub(crate) fn back_off(&mut self, now: MonotonicMs, ms: u64) {
         if self.phase == Phase::Subscribed {
-            self.phase = Phase::BackingOff { until: now.plus_ms(ms.max(BACK_OFF_MS)) };
+            self.phase = Phase::BackingOff {
+                until: now.plus_ms(ms.max(BACK_OFF_MS)),
+            };
         }
     }
 
     pub(crate) fn on_frame(
-        &mut self, now: MonotonicMs, frame: &FrameFacts, marks: LogMarks, epochs: &[EpochStart],
+        &mut self,
+        now: MonotonicMs,
+        frame: &FrameFacts,
+        marks: LogMarks,
+        epochs: &[EpochStart],
         effects: &mut Vec<Effect>,
     ) -> FrameVerdict {
         let current = frame.leader_epoch == self.leader_epoch
@@ -138,7 +151,11 @@ impl Follower {
         let log_end = marks.log_end_offset;
         match frame.kind {
             FrameKind::Marks => FrameVerdict::Marks,
-            FrameKind::Data { base_offset, next_offset, batch_epoch } => {
+            FrameKind::Data {
+                base_offset,
+                next_offset,
+                batch_epoch,
+            } => {
                 if next_offset <= log_end || batch_epoch > self.leader_epoch {
                     return FrameVerdict::Ignore;
                 }
@@ -158,7 +175,9 @@ impl Follower {
                 self.back_off(now, BACK_OFF_MS);
                 FrameVerdict::Ignore
             }
-            FrameKind::OutOfRange => FrameVerdict::RestartAt { offset: frame.log_start_offset },
+            FrameKind::OutOfRange => FrameVerdict::RestartAt {
+                offset: frame.log_start_offset,
+            },
             FrameKind::Refused => {
                 self.back_off(now, BACK_OFF_MS);
                 FrameVerdict::Ignore

@@ -70,14 +70,20 @@ impl Isr {
 
     /// Committed members and those that a proposal in flight may add.
     pub(crate) fn maximal(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        let binding = self.pending.iter().flat_map(|pending| pending.binding.iter());
+        let binding = self
+            .pending
+            .iter()
+            .flat_map(|pending| pending.binding.iter());
         let added = binding.filter(|member| !self.committed.contains(member));
         self.committed.iter().chain(added).copied()
     }
 
     pub(crate) fn in_maximal(&self, broker: BrokerId) -> bool {
         self.committed.contains(&broker)
-            || self.pending.as_ref().is_some_and(|pending| pending.binding.contains(&broker))
+            || self
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.binding.contains(&broker))
     }
 
     pub(crate) fn may_propose(&self, now: MonotonicMs) -> bool {
@@ -115,7 +121,9 @@ impl Isr {
 
     /// The controller has committed a record; an older one than known changes nothing.
     pub(crate) fn on_committed(
-        &mut self, partition_epoch: PartitionEpoch, isr: &[BrokerId],
+        &mut self,
+        partition_epoch: PartitionEpoch,
+        isr: &[BrokerId],
     ) -> IsrDelta {
         if partition_epoch <= self.partition_epoch {
             return IsrDelta::default();
@@ -135,7 +143,10 @@ impl Isr {
     /// The last attempt was committed, if `partition_epoch` is new; if not, it changed nothing and
     /// some earlier one may still be decided.
     pub(crate) fn on_answered(
-        &mut self, now: MonotonicMs, partition_epoch: PartitionEpoch, isr: &[BrokerId],
+        &mut self,
+        now: MonotonicMs,
+        partition_epoch: PartitionEpoch,
+        isr: &[BrokerId],
     ) -> IsrDelta {
         let delta = self.on_committed(partition_epoch, isr);
         if let Some(pending) = self.pending.as_mut() {
@@ -146,7 +157,9 @@ impl Isr {
 
     /// The last attempt was refused for what it proposes; nothing of it was committed.
     pub(crate) fn on_refused(&mut self, now: MonotonicMs) {
-        let Some(pending) = self.pending.as_mut() else { return };
+        let Some(pending) = self.pending.as_mut() else {
+            return;
+        };
         if !pending.earlier_unknown {
             self.pending = None;
             self.hold_until = now.plus_ms(HOLD_OFF_MS);

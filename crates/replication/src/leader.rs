@@ -65,8 +65,12 @@ pub struct Leader {
 
 impl Leader {
     pub(crate) fn new(
-        now: MonotonicMs, local: BrokerId, assignment: &Assignment, settings: Settings,
-        marks: LogMarks, high_watermark: Offset,
+        now: MonotonicMs,
+        local: BrokerId,
+        assignment: &Assignment,
+        settings: Settings,
+        marks: LogMarks,
+        high_watermark: Offset,
     ) -> Leader {
         let mut leader = Leader {
             local,
@@ -138,7 +142,10 @@ impl Leader {
     /// `min.insync.replicas`, capped by the number of assigned replicas.
     #[must_use]
     pub fn min_isr(&self) -> usize {
-        self.settings.min_insync_replicas.min(self.replicas.len()).max(1)
+        self.settings
+            .min_insync_replicas
+            .min(self.replicas.len())
+            .max(1)
     }
 
     /// True if the committed ISR has as many members as acks=all needs (P-5).
@@ -155,16 +162,24 @@ impl Leader {
 
     /// The controller has committed a record of this epoch, or a registration changed.
     pub(crate) fn on_assignment(
-        &mut self, now: MonotonicMs, assignment: &Assignment, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        assignment: &Assignment,
+        effects: &mut Vec<Effect>,
     ) {
-        let delta = self.isr.on_committed(assignment.partition_epoch, &assignment.isr);
+        let delta = self
+            .isr
+            .on_committed(assignment.partition_epoch, &assignment.isr);
         self.recovering &= assignment.recovering;
         self.set_replicas(assignment);
         self.on_isr_changed(now, delta, effects);
     }
 
     pub(crate) fn on_settings(
-        &mut self, now: MonotonicMs, settings: Settings, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        settings: Settings,
+        effects: &mut Vec<Effect>,
     ) {
         self.settings = settings;
         if settings.flush_mode == FlushMode::Page {
@@ -194,7 +209,10 @@ impl Leader {
     /// # Errors
     /// A report that is late or not for this epoch changes nothing.
     pub(crate) fn on_report(
-        &mut self, now: MonotonicMs, report: FollowerReport, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        report: FollowerReport,
+        effects: &mut Vec<Effect>,
     ) -> Result<(), ReportRejected> {
         if report.leader_epoch != self.leader_epoch {
             return Err(ReportRejected::WrongEpoch);
@@ -236,7 +254,10 @@ impl Leader {
 
     /// The follower's stream ended.
     pub(crate) fn on_disconnected(
-        &mut self, now: MonotonicMs, broker: BrokerId, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        broker: BrokerId,
+        effects: &mut Vec<Effect>,
     ) {
         if let Some(follower) = self.followers.get_mut(&broker) {
             follower.connected = false;
@@ -245,10 +266,16 @@ impl Leader {
     }
 
     pub(crate) fn on_isr_answer(
-        &mut self, now: MonotonicMs, answer: &IsrAnswer, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        answer: &IsrAnswer,
+        effects: &mut Vec<Effect>,
     ) {
         match answer {
-            IsrAnswer::Committed { partition_epoch, isr } => {
+            IsrAnswer::Committed {
+                partition_epoch,
+                isr,
+            } => {
                 self.recovering = false;
                 let delta = self.isr.on_answered(now, *partition_epoch, isr);
                 self.on_isr_changed(now, delta, effects);
@@ -275,7 +302,10 @@ impl Leader {
 
     fn on_isr_changed(&mut self, now: MonotonicMs, delta: IsrDelta, effects: &mut Vec<Effect>) {
         if !delta.is_empty() {
-            effects.push(Effect::IsrChanged { joined: delta.joined, left: delta.left });
+            effects.push(Effect::IsrChanged {
+                joined: delta.joined,
+                left: delta.left,
+            });
         }
         self.advance(now, effects);
     }
@@ -295,7 +325,8 @@ impl Leader {
             return;
         }
         let flushed = self.isr.maximal().all(|member| {
-            self.stored_in(member, FlushMode::Ack).is_some_and(|at| at >= self.high_watermark)
+            self.stored_in(member, FlushMode::Ack)
+                .is_some_and(|at| at >= self.high_watermark)
         });
         if flushed {
             self.flush_mode = self.settings.flush_mode;
@@ -365,7 +396,10 @@ impl Leader {
         follower.connected
             && !follower.no_space
             && self.stored(broker).is_some()
-            && self.registered.get(&broker).is_some_and(|registered| registered.eligible)
+            && self
+                .registered
+                .get(&broker)
+                .is_some_and(|registered| registered.eligible)
     }
 
     /// Age of the oldest offset that the follower has not confirmed; zero if there is none.
@@ -382,8 +416,11 @@ impl Leader {
             return;
         }
         let committed = self.isr.committed();
-        let mut proposed: BTreeSet<BrokerId> =
-            committed.iter().copied().filter(|member| !self.must_leave(now, *member)).collect();
+        let mut proposed: BTreeSet<BrokerId> = committed
+            .iter()
+            .copied()
+            .filter(|member| !self.must_leave(now, *member))
+            .collect();
         for (broker, follower) in &self.followers {
             // everything committed, and the first record of this epoch's log position.
             let reached = self.stored(*broker).is_some_and(|stored| {
@@ -405,7 +442,10 @@ impl Leader {
         if member == self.local {
             return false;
         }
-        let no_space = self.followers.get(&member).is_some_and(|follower| follower.no_space);
+        let no_space = self
+            .followers
+            .get(&member)
+            .is_some_and(|follower| follower.no_space);
         no_space || self.unconfirmed_ms(now, member) > self.settings.replica_lag_time_ms_max
     }
 
@@ -414,7 +454,10 @@ impl Leader {
         Effect::ProposeIsr(IsrProposal {
             leader_epoch: self.leader_epoch,
             partition_epoch: self.isr.partition_epoch(),
-            isr: isr.iter().map(|member| (*member, epoch_of(member))).collect(),
+            isr: isr
+                .iter()
+                .map(|member| (*member, epoch_of(member)))
+                .collect(),
             recovered: self.recovering,
         })
     }

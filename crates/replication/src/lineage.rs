@@ -31,7 +31,9 @@ pub enum Position {
 /// begins; one above the latest is unknown.
 #[must_use]
 pub fn end_offset_for_epoch(
-    epochs: &[EpochStart], log_end: Offset, asked: LeaderEpoch,
+    epochs: &[EpochStart],
+    log_end: Offset,
+    asked: LeaderEpoch,
 ) -> Option<EpochStart> {
     let after = epochs.partition_point(|(epoch, _)| *epoch <= asked);
     if after == 0 {
@@ -49,24 +51,37 @@ pub fn end_offset_for_epoch(
 /// batches says nothing about records and is passed over (B-8).
 #[must_use]
 pub fn last_record_epoch(
-    epochs: &[EpochStart], log_start: Offset, log_end: Offset,
+    epochs: &[EpochStart],
+    log_start: Offset,
+    log_end: Offset,
 ) -> Option<LeaderEpoch> {
     if log_start >= log_end {
         return None;
     }
-    epochs.iter().rev().find(|(_, start)| *start < log_end).map(|(epoch, _)| *epoch)
+    epochs
+        .iter()
+        .rev()
+        .find(|(_, start)| *start < log_end)
+        .map(|(epoch, _)| *epoch)
 }
 
 /// Epoch of the record at `offset`.
 #[must_use]
 pub fn epoch_at(epochs: &[EpochStart], offset: Offset) -> Option<LeaderEpoch> {
-    epochs.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+    epochs
+        .iter()
+        .rev()
+        .find(|(_, start)| *start <= offset)
+        .map(|(epoch, _)| *epoch)
 }
 
 /// The leader's judgement of a follower's position.
 #[must_use]
 pub fn compare(
-    epochs: &[EpochStart], log_start: Offset, log_end: Offset, follower_epoch: Option<LeaderEpoch>,
+    epochs: &[EpochStart],
+    log_start: Offset,
+    log_end: Offset,
+    follower_epoch: Option<LeaderEpoch>,
     follower_end: Offset,
 ) -> Position {
     if follower_end < log_start {
@@ -74,13 +89,20 @@ pub fn compare(
     }
     let Some(asked) = follower_epoch else {
         // Nothing to compare: an empty log may begin anywhere within ours.
-        return if follower_end > log_end { Position::OutOfRange } else { Position::Matches };
+        return if follower_end > log_end {
+            Position::OutOfRange
+        } else {
+            Position::Matches
+        };
     };
     match end_offset_for_epoch(epochs, log_end, asked) {
         Some((epoch, end)) if epoch == asked && follower_end <= end => Position::Matches,
         Some((epoch, end)) => Position::Diverges { epoch, end },
         None => match epochs.last() {
-            Some((epoch, _)) => Position::Diverges { epoch: *epoch, end: log_end },
+            Some((epoch, _)) => Position::Diverges {
+                epoch: *epoch,
+                end: log_end,
+            },
             None => Position::OutOfRange,
         },
     }
@@ -93,7 +115,10 @@ pub fn compare(
 /// earlier at the leader, so the dialogue ends.
 #[must_use]
 pub fn truncation_point(
-    epochs: &[EpochStart], log_end: Offset, leader_epoch: LeaderEpoch, leader_end: Offset,
+    epochs: &[EpochStart],
+    log_end: Offset,
+    leader_epoch: LeaderEpoch,
+    leader_end: Offset,
 ) -> Offset {
     let after = epochs.partition_point(|(epoch, _)| *epoch <= leader_epoch);
     let own_end = epochs.get(after).map_or(log_end, |(_, start)| *start);
@@ -121,11 +146,23 @@ mod tests {
     #[test]
     fn the_lookup_of_kip_101() {
         let epochs = [(e(2), o(10)), (e(4), o(20)), (e(7), o(30))];
-        assert_eq!(end_offset_for_epoch(&epochs, o(50), e(7)), Some((e(7), o(50))));
+        assert_eq!(
+            end_offset_for_epoch(&epochs, o(50), e(7)),
+            Some((e(7), o(50)))
+        );
         assert_eq!(end_offset_for_epoch(&epochs, o(50), e(8)), None);
-        assert_eq!(end_offset_for_epoch(&epochs, o(50), e(5)), Some((e(4), o(30))));
-        assert_eq!(end_offset_for_epoch(&epochs, o(50), e(2)), Some((e(2), o(20))));
-        assert_eq!(end_offset_for_epoch(&epochs, o(50), e(1)), Some((e(1), o(10))));
+        assert_eq!(
+            end_offset_for_epoch(&epochs, o(50), e(5)),
+            Some((e(4), o(30)))
+        );
+        assert_eq!(
+            end_offset_for_epoch(&epochs, o(50), e(2)),
+            Some((e(2), o(20)))
+        );
+        assert_eq!(
+            end_offset_for_epoch(&epochs, o(50), e(1)),
+            Some((e(1), o(10)))
+        );
         assert_eq!(end_offset_for_epoch(&[], o(0), e(1)), None);
     }
 
@@ -142,15 +179,17 @@ mod tests {
         // B-2: the follower knows epochs 3 and 4 that the leader never had.
         let leader = [(e(1), o(0)), (e(2), o(10)), (e(5), o(15))];
         let follower = [(e(1), o(0)), (e(3), o(8)), (e(4), o(12))];
-        let Position::Diverges { epoch, end } =
-            compare(&leader, o(0), o(20), Some(e(4)), o(14))
+        let Position::Diverges { epoch, end } = compare(&leader, o(0), o(20), Some(e(4)), o(14))
         else {
             panic!("logs diverge");
         };
         assert_eq!((epoch, end), (e(2), o(15)));
         let cut = truncation_point(&follower, o(14), epoch, end);
         assert_eq!(cut, o(8));
-        assert_eq!(compare(&leader, o(0), o(20), Some(e(1)), cut), Position::Matches);
+        assert_eq!(
+            compare(&leader, o(0), o(20), Some(e(1)), cut),
+            Position::Matches
+        );
     }
 
     #[test]
@@ -158,7 +197,13 @@ mod tests {
         // B-8: epoch 6 begins at the leader's end; the follower has more of epoch 5.
         let leader = [(e(5), o(0)), (e(6), o(10))];
         let at = compare(&leader, o(0), o(10), Some(e(5)), o(13));
-        assert_eq!(at, Position::Diverges { epoch: e(5), end: o(10) });
+        assert_eq!(
+            at,
+            Position::Diverges {
+                epoch: e(5),
+                end: o(10)
+            }
+        );
         assert_eq!(truncation_point(&[(e(5), o(0))], o(13), e(5), o(10)), o(10));
     }
 
@@ -167,7 +212,13 @@ mod tests {
         // The follower led epoch 1 from offset 0; the leader never heard of it.
         let leader = [(e(0), o(0)), (e(4), o(9))];
         let at = compare(&leader, o(0), o(10), Some(e(1)), o(1));
-        assert_eq!(at, Position::Diverges { epoch: e(0), end: o(9) });
+        assert_eq!(
+            at,
+            Position::Diverges {
+                epoch: e(0),
+                end: o(9)
+            }
+        );
         assert_eq!(truncation_point(&[(e(1), o(0))], o(1), e(0), o(9)), o(0));
     }
 
@@ -175,7 +226,13 @@ mod tests {
     fn an_empty_follower_may_start_anywhere_within_the_log() {
         let leader = [(e(5), o(0))];
         assert_eq!(compare(&leader, o(3), o(10), None, o(3)), Position::Matches);
-        assert_eq!(compare(&leader, o(3), o(10), None, o(2)), Position::OutOfRange);
-        assert_eq!(compare(&leader, o(3), o(10), None, o(11)), Position::OutOfRange);
+        assert_eq!(
+            compare(&leader, o(3), o(10), None, o(2)),
+            Position::OutOfRange
+        );
+        assert_eq!(
+            compare(&leader, o(3), o(10), None, o(11)),
+            Position::OutOfRange
+        );
     }
 }

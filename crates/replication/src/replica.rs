@@ -45,14 +45,19 @@ impl Replica {
     /// lives of the process.
     #[must_use]
     pub fn new(
-        local: BrokerId, settings: Settings, marks: LogMarks, high_watermark: Offset,
+        local: BrokerId,
+        settings: Settings,
+        marks: LogMarks,
+        high_watermark: Offset,
         first_subscription: u64,
     ) -> Replica {
         Replica {
             local,
             settings,
             marks,
-            high_watermark: high_watermark.min(marks.log_end_offset).max(marks.log_start_offset),
+            high_watermark: high_watermark
+                .min(marks.log_end_offset)
+                .max(marks.log_start_offset),
             role: Role::Offline,
             leader_epoch: None,
             subscription: first_subscription,
@@ -105,12 +110,21 @@ impl Replica {
 
     /// Committed metadata of this partition has changed, or a replica's registration.
     pub fn on_assignment(
-        &mut self, now: MonotonicMs, assignment: &Assignment, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        assignment: &Assignment,
+        effects: &mut Vec<Effect>,
     ) {
-        if self.failed || self.leader_epoch.is_some_and(|known| assignment.leader_epoch < known) {
+        if self.failed
+            || self
+                .leader_epoch
+                .is_some_and(|known| assignment.leader_epoch < known)
+        {
             return;
         }
-        let newer = self.leader_epoch.is_none_or(|known| assignment.leader_epoch > known);
+        let newer = self
+            .leader_epoch
+            .is_none_or(|known| assignment.leader_epoch > known);
         if !assignment.replicas.contains(&self.local) {
             self.end_leadership(effects);
             self.role = Role::Offline;
@@ -125,15 +139,15 @@ impl Replica {
         self.sync_high_watermark();
     }
 
-    fn take_role(
-        &mut self, now: MonotonicMs, assignment: &Assignment, effects: &mut Vec<Effect>,
-    ) {
+    fn take_role(&mut self, now: MonotonicMs, assignment: &Assignment, effects: &mut Vec<Effect>) {
         self.end_leadership(effects);
         self.leader_epoch = Some(assignment.leader_epoch);
         let leader_epoch = assignment.leader_epoch;
         if assignment.leader == Some(self.local) {
-            effects
-                .push(Effect::BecameLeader { leader_epoch, start: self.marks.log_end_offset });
+            effects.push(Effect::BecameLeader {
+                leader_epoch,
+                start: self.marks.log_end_offset,
+            });
             let mut leader = Leader::new(
                 now,
                 self.local,
@@ -147,7 +161,10 @@ impl Replica {
             self.role = Role::Leader(Box::new(leader));
             return;
         }
-        effects.push(Effect::BecameFollower { leader: assignment.leader, leader_epoch });
+        effects.push(Effect::BecameFollower {
+            leader: assignment.leader,
+            leader_epoch,
+        });
         let mut follower = Follower::new(assignment.leader, leader_epoch, self.subscription);
         if let Some(leader) = assignment.leader
             && self.links.contains(&leader)
@@ -165,9 +182,7 @@ impl Replica {
     }
 
     /// The topic's or broker's settings have changed.
-    pub fn on_settings(
-        &mut self, now: MonotonicMs, settings: Settings, effects: &mut Vec<Effect>,
-    ) {
+    pub fn on_settings(&mut self, now: MonotonicMs, settings: Settings, effects: &mut Vec<Effect>) {
         self.settings = settings;
         if let Role::Leader(leader) = &mut self.role {
             leader.on_settings(now, settings, effects);
@@ -198,8 +213,10 @@ impl Replica {
     pub fn on_truncated(&mut self, marks: LogMarks, effects: &mut Vec<Effect>) {
         assert!(self.leader().is_none(), "a leader never truncates its log");
         self.marks = marks;
-        self.high_watermark =
-            self.high_watermark.min(marks.log_end_offset).max(marks.log_start_offset);
+        self.high_watermark = self
+            .high_watermark
+            .min(marks.log_end_offset)
+            .max(marks.log_start_offset);
         if let Role::Follower(follower) = &mut self.role {
             follower.on_truncated(effects);
             self.subscription = follower.subscription();
@@ -211,7 +228,10 @@ impl Replica {
     /// # Errors
     /// A report that is late or not for this epoch changes nothing.
     pub fn on_report(
-        &mut self, now: MonotonicMs, report: FollowerReport, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        report: FollowerReport,
+        effects: &mut Vec<Effect>,
     ) -> Result<(), ReportRejected> {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ReportRejected::WrongEpoch);
@@ -223,7 +243,10 @@ impl Replica {
 
     /// A follower's stream to us ended.
     pub fn on_follower_disconnected(
-        &mut self, now: MonotonicMs, broker: BrokerId, effects: &mut Vec<Effect>,
+        &mut self,
+        now: MonotonicMs,
+        broker: BrokerId,
+        effects: &mut Vec<Effect>,
     ) {
         if let Role::Leader(leader) = &mut self.role {
             leader.on_disconnected(now, broker, effects);
@@ -233,7 +256,10 @@ impl Replica {
 
     /// What became of the proposal made in `leader_epoch`.
     pub fn on_isr_answer(
-        &mut self, now: MonotonicMs, leader_epoch: LeaderEpoch, answer: &IsrAnswer,
+        &mut self,
+        now: MonotonicMs,
+        leader_epoch: LeaderEpoch,
+        answer: &IsrAnswer,
         effects: &mut Vec<Effect>,
     ) {
         if let Role::Leader(leader) = &mut self.role
@@ -263,10 +289,15 @@ impl Replica {
 
     /// A frame from a leader: what to do with it. `epochs` is the log's epoch list.
     pub fn on_frame(
-        &mut self, now: MonotonicMs, frame: &FrameFacts, epochs: &[EpochStart],
+        &mut self,
+        now: MonotonicMs,
+        frame: &FrameFacts,
+        epochs: &[EpochStart],
         effects: &mut Vec<Effect>,
     ) -> FrameVerdict {
-        let Role::Follower(follower) = &mut self.role else { return FrameVerdict::Ignore };
+        let Role::Follower(follower) = &mut self.role else {
+            return FrameVerdict::Ignore;
+        };
         let verdict = follower.on_frame(now, frame, self.marks, epochs, effects);
         self.subscription = follower.subscription();
         verdict

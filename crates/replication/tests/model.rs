@@ -6,10 +6,14 @@
 //! ISR), R-5 (leader completeness), R-6, R-7, R-12 (the maximal ISR covers the committed one), R-17
 //! and R-19.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod model {
+    mod checks;
     pub(crate) mod cluster;
     pub(crate) mod controller;
     pub(crate) mod node;
+    mod receive;
 }
 
 use model::cluster::{Cluster, Dice};
@@ -65,6 +69,9 @@ fn something_is_committed_and_leaders_change() {
         committed += cluster.committed.len();
         elections += cluster.controller.elections;
     }
-    assert!(committed > 500, "only {committed} records committed: the schedules test nothing");
+    assert!(
+        committed > 500,
+        "only {committed} records committed: the schedules test nothing"
+    );
     assert!(elections > 100, "only {elections} elections");
 }

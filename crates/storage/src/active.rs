@@ -75,7 +75,10 @@ impl ActiveSegment {
         }
         let path = dir.join(names::segment_file(base_offset, names::LOG));
         let file = state.read("create", &path, state.files.open(&path, Access::Replace))?;
-        let end = SegmentEnd { position: 0, offset: base_offset };
+        let end = SegmentEnd {
+            position: 0,
+            offset: base_offset,
+        };
         Ok(ActiveSegment::new(state, dir, base_offset, file, end, now))
     }
 
@@ -164,7 +167,10 @@ impl ActiveSegment {
             return 0;
         }
         let name = self.dir.as_os_str().as_encoded_bytes();
-        let seed = crc32c::crc32c_append(crc32c::crc32c(name), &self.base_offset().get().to_be_bytes());
+        let seed = crc32c::crc32c_append(
+            crc32c::crc32c(name),
+            &self.base_offset().get().to_be_bytes(),
+        );
         u64::from(seed) % jitter
     }
 
@@ -184,7 +190,8 @@ impl ActiveSegment {
         let judged = self.state.written("append", &path, Err(error));
         if matches!(judged, Err(DiskError::NoSpace)) {
             // S-7: the log ends at its last whole batch, on disk too.
-            self.state.written("truncate", &path, file.set_size(self.end.position))?;
+            self.state
+                .written("truncate", &path, file.set_size(self.end.position))?;
         }
         judged
     }
@@ -195,8 +202,14 @@ impl ActiveSegment {
         if self.first_timestamp.is_none() {
             self.first_timestamp = Some(header.max_timestamp);
         }
-        if self.latest.is_none_or(|latest| header.max_timestamp > latest.timestamp) {
-            self.latest = Some(Latest { timestamp: header.max_timestamp, offset: last_offset });
+        if self
+            .latest
+            .is_none_or(|latest| header.max_timestamp > latest.timestamp)
+        {
+            self.latest = Some(Latest {
+                timestamp: header.max_timestamp,
+                offset: last_offset,
+            });
         }
         if self.unindexed_bytes > u64::from(interval_bytes) {
             let (relative, position) = (self.relative(last_offset), self.end.position);
@@ -223,14 +236,22 @@ impl ActiveSegment {
 
     fn push_latest_time(&self) {
         let Some(latest) = self.latest else { return };
-        let Some(relative) = self.relative(latest.offset) else { return };
-        let last = self.indexes.time_count().checked_sub(1).and_then(|at| self.indexes.time(at));
+        let Some(relative) = self.relative(latest.offset) else {
+            return;
+        };
+        let last = self
+            .indexes
+            .time_count()
+            .checked_sub(1)
+            .and_then(|at| self.indexes.time(at));
         // Strictly growing in both.
-        let grows = last.is_none_or(|last| {
-            latest.timestamp > last.timestamp && relative > last.relative
-        });
+        let grows =
+            last.is_none_or(|last| latest.timestamp > last.timestamp && relative > last.relative);
         if grows {
-            self.indexes.push_time(TimeEntry { timestamp: latest.timestamp, relative });
+            self.indexes.push_time(TimeEntry {
+                timestamp: latest.timestamp,
+                relative,
+            });
         }
     }
 
@@ -253,8 +274,15 @@ impl ActiveSegment {
         interval_bytes: u32,
         created: WallClockMs,
     ) -> Result<ActiveSegment, ScanError> {
-        let FoundSegment { base_offset, file, size } = found;
-        let start = SegmentEnd { position: 0, offset: base_offset };
+        let FoundSegment {
+            base_offset,
+            file,
+            size,
+        } = found;
+        let start = SegmentEnd {
+            position: 0,
+            offset: base_offset,
+        };
         let mut active =
             ActiveSegment::new(state, dir, base_offset, Arc::clone(file), start, created);
         if size > 0 {
@@ -292,7 +320,10 @@ impl ActiveSegment {
 
     /// Cuts entries off the index files that are not in memory.
     pub(crate) fn cut_index_files(&mut self) -> Result<(), DiskError> {
-        let sizes = [self.offsets_written * OFFSET_ENTRY, self.times_written * TIME_ENTRY];
+        let sizes = [
+            self.offsets_written * OFFSET_ENTRY,
+            self.times_written * TIME_ENTRY,
+        ];
         for (which, suffix) in [(0, names::OFFSET_INDEX), (1, names::TIME_INDEX)] {
             let path = self.path(suffix);
             if sizes[which] == 0 {
@@ -300,7 +331,8 @@ impl ActiveSegment {
                 self.state.remove_file(&path)?;
             } else {
                 let file = self.index_file(which, suffix)?;
-                self.state.written("truncate", &path, file.set_size(sizes[which] as u64))?;
+                self.state
+                    .written("truncate", &path, file.set_size(sizes[which] as u64))?;
             }
         }
         Ok(())
@@ -311,7 +343,9 @@ impl ActiveSegment {
         let offsets = self.indexes.offset_count().min(self.offsets_written);
         let times = self.indexes.time_count().min(self.times_written);
         KnownEntries {
-            offsets: (0..offsets).filter_map(|at| self.indexes.offset(at)).collect(),
+            offsets: (0..offsets)
+                .filter_map(|at| self.indexes.offset(at))
+                .collect(),
             times: (0..times).filter_map(|at| self.indexes.time(at)).collect(),
         }
     }
@@ -322,7 +356,8 @@ impl ActiveSegment {
     }
 
     fn path(&self, suffix: &str) -> PathBuf {
-        self.dir.join(names::segment_file(self.base_offset(), suffix))
+        self.dir
+            .join(names::segment_file(self.base_offset(), suffix))
     }
 
     fn index_file(&mut self, which: usize, suffix: &str) -> Result<Arc<dyn File>, DiskError> {
@@ -330,7 +365,11 @@ impl ActiveSegment {
             return Ok(Arc::clone(file));
         }
         let path = self.path(suffix);
-        let file = self.state.read("create", &path, self.state.files.open(&path, Access::Create))?;
+        let file = self.state.read(
+            "create",
+            &path,
+            self.state.files.open(&path, Access::Create),
+        )?;
         self.index_files[which] = Some(Arc::clone(&file));
         Ok(file)
     }
@@ -343,7 +382,12 @@ impl ActiveSegment {
                 .filter_map(|at| self.indexes.offset(at))
                 .flat_map(OffsetEntry::encode)
                 .collect();
-            self.append_entries(0, names::OFFSET_INDEX, &bytes, self.offsets_written * OFFSET_ENTRY)?;
+            self.append_entries(
+                0,
+                names::OFFSET_INDEX,
+                &bytes,
+                self.offsets_written * OFFSET_ENTRY,
+            )?;
             self.offsets_written = offsets;
         }
         if times > self.times_written {
@@ -351,7 +395,12 @@ impl ActiveSegment {
                 .filter_map(|at| self.indexes.time(at))
                 .flat_map(TimeEntry::encode)
                 .collect();
-            self.append_entries(1, names::TIME_INDEX, &bytes, self.times_written * TIME_ENTRY)?;
+            self.append_entries(
+                1,
+                names::TIME_INDEX,
+                &bytes,
+                self.times_written * TIME_ENTRY,
+            )?;
             self.times_written = times;
         }
         Ok(())
@@ -377,7 +426,9 @@ impl ActiveSegment {
         if self.end.position == 0 {
             return Arc::clone(&self.segment);
         }
-        let written = self.ensure_index_files().and_then(|()| self.write_indexes());
+        let written = self
+            .ensure_index_files()
+            .and_then(|()| self.write_indexes());
         if written.is_err() {
             let _ = self.state.remove_file(&self.path(names::OFFSET_INDEX));
             let _ = self.state.remove_file(&self.path(names::TIME_INDEX));

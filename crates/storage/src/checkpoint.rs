@@ -31,7 +31,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Offsets> {
         let mut words = line.split_whitespace();
         let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?);
         let partition = PartitionIndex::new(partition.parse().ok()?)?;
-        offsets.insert((topic.to_owned(), partition), Offset::new(offset.parse().ok()?)?);
+        offsets.insert(
+            (topic.to_owned(), partition),
+            Offset::new(offset.parse().ok()?)?,
+        );
     }
     (offsets.len() == count).then_some(offsets)
 }
@@ -44,7 +47,10 @@ mod tests {
     fn a_checkpoint_reads_as_it_was_written() {
         let mut offsets = Offsets::new();
         offsets.insert(("a".to_owned(), PartitionIndex(0)), Offset::saturating(5));
-        offsets.insert(("a".to_owned(), PartitionIndex(10)), Offset::saturating(1 << 40));
+        offsets.insert(
+            ("a".to_owned(), PartitionIndex(10)),
+            Offset::saturating(1 << 40),
+        );
         let text = encode(&offsets);
         assert_eq!(text, b"0\n2\na 0 5\na 10 1099511627776\n");
         assert_eq!(decode(&text), Some(offsets));
@@ -52,7 +58,14 @@ mod tests {
 
     #[test]
     fn s3_a_damaged_checkpoint_says_nothing() {
-        for odd in ["", "1\n0\n", "0\n2\na 0 5\n", "0\n1\na 0\n", "0\n1\na 0 -5\n", "0\nx\n"] {
+        for odd in [
+            "",
+            "1\n0\n",
+            "0\n2\na 0 5\n",
+            "0\n1\na 0\n",
+            "0\n1\na 0 -5\n",
+            "0\nx\n",
+        ] {
             assert_eq!(decode(odd.as_bytes()), None, "{odd:?}");
         }
     }

@@ -50,9 +50,12 @@ pub(crate) struct DerivedFiles {
 
 impl DerivedFiles {
     pub(crate) fn new(dir: PathBuf, state: Arc<DirState>) -> DerivedFiles {
-        DerivedFiles { dir, state, written: Mutex::new(Written::default()) }
+        DerivedFiles {
+            dir,
+            state,
+            written: Mutex::new(Written::default()),
+        }
     }
-
 
     /// Sets the version that the list found on disk has.
     pub(crate) fn set_epochs_version(&self, version: u64) {
@@ -67,7 +70,8 @@ impl DerivedFiles {
     pub(crate) fn write_epochs(&self, epochs: &PendingEpochs) -> Result<(), DiskError> {
         let mut written = self.written.lock();
         if epochs.version > written.epochs_version {
-            self.state.replace_file(&self.dir.join(names::EPOCHS), &epochs.text)?;
+            self.state
+                .replace_file(&self.dir.join(names::EPOCHS), &epochs.text)?;
             written.epochs_version = epochs.version;
         }
         Ok(())
@@ -83,8 +87,10 @@ impl DerivedFiles {
             return Ok(());
         }
         let path = |suffix| self.dir.join(names::segment_file(snapshot.offset, suffix));
-        self.state.replace_file(&path(names::PRODUCERS), &snapshot.producers)?;
-        self.state.replace_file(&path(names::SNAPSHOT), &snapshot.kafka)
+        self.state
+            .replace_file(&path(names::PRODUCERS), &snapshot.producers)?;
+        self.state
+            .replace_file(&path(names::SNAPSHOT), &snapshot.kafka)
     }
 
     /// Removes the snapshot of an offset.

@@ -72,7 +72,11 @@ impl DirState {
 
     /// Refuses once the directory has failed.
     pub(crate) fn refuse_if_failed(&self) -> Result<(), DiskError> {
-        if self.failed() { Err(DiskError::DirectoryFailed) } else { Ok(()) }
+        if self.failed() {
+            Err(DiskError::DirectoryFailed)
+        } else {
+            Ok(())
+        }
     }
 
     fn fail(&self, operation: &'static str, path: &Path, error: &io::Error) {
@@ -94,7 +98,11 @@ impl DirState {
                 return DiskError::NoSpace;
             }
             self.fail(operation, path, &source);
-            DiskError::Io { operation, path: path.to_owned(), source }
+            DiskError::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            }
         })
     }
 
@@ -108,7 +116,11 @@ impl DirState {
     ) -> Result<T, DiskError> {
         answer.map_err(|source| {
             self.fail(operation, path, &source);
-            DiskError::Io { operation, path: path.to_owned(), source }
+            DiskError::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            }
         })
     }
 
@@ -124,7 +136,11 @@ impl DirState {
                 return DiskError::NoSpace;
             }
             self.note_read_error(path, &source);
-            DiskError::Io { operation, path: path.to_owned(), source }
+            DiskError::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            }
         })
     }
 
@@ -144,8 +160,11 @@ impl DirState {
         name.push(format!(".{serial}{}", names::TEMPORARY));
         let temporary = path.with_file_name(name);
         let written = (|| {
-            let file =
-                self.read("create", &temporary, self.files.open(&temporary, Access::Replace))?;
+            let file = self.read(
+                "create",
+                &temporary,
+                self.files.open(&temporary, Access::Replace),
+            )?;
             self.written("write", &temporary, write_bytes_at(&*file, bytes, 0))?;
             self.synced("sync", &temporary, file.sync())?;
             self.written("rename", path, self.files.rename(&temporary, path))
@@ -181,7 +200,9 @@ impl DirState {
             flushed: AtomicI64::new(flushed.get()),
             counts_flushed_only: AtomicBool::new(counts_flushed_only),
         });
-        self.marks.lock().insert((topic.to_owned(), partition), Arc::clone(&mark));
+        self.marks
+            .lock()
+            .insert((topic.to_owned(), partition), Arc::clone(&mark));
         mark
     }
 

@@ -44,15 +44,23 @@ impl EpochCache {
     /// The epoch of the record at `offset`.
     #[must_use]
     pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
-        let after = self.entries.partition_point(|entry| entry.start_offset <= offset);
-        after.checked_sub(1).and_then(|index| self.entries.get(index)).map(|entry| entry.epoch)
+        let after = self
+            .entries
+            .partition_point(|entry| entry.start_offset <= offset);
+        after
+            .checked_sub(1)
+            .and_then(|index| self.entries.get(index))
+            .map(|entry| entry.epoch)
     }
 
     /// The largest known epoch that is not above `epoch`.
     #[must_use]
     pub fn floor(&self, epoch: LeaderEpoch) -> Option<LeaderEpoch> {
         let after = self.entries.partition_point(|entry| entry.epoch <= epoch);
-        after.checked_sub(1).and_then(|index| self.entries.get(index)).map(|entry| entry.epoch)
+        after
+            .checked_sub(1)
+            .and_then(|index| self.entries.get(index))
+            .map(|entry| entry.epoch)
     }
 
     /// Where the asked epoch ends: the largest known epoch that is not above it, and the start of
@@ -69,8 +77,13 @@ impl EpochCache {
             return None;
         }
         let after = self.entries.partition_point(|entry| entry.epoch <= asked);
-        let end = self.entries.get(after).map_or(log_end_offset, |next| next.start_offset);
-        let known = after.checked_sub(1).and_then(|index| self.entries.get(index));
+        let end = self
+            .entries
+            .get(after)
+            .map_or(log_end_offset, |next| next.start_offset);
+        let known = after
+            .checked_sub(1)
+            .and_then(|index| self.entries.get(index));
         Some((known.map_or(asked, |entry| entry.epoch), end))
     }
 
@@ -81,8 +94,12 @@ impl EpochCache {
             Some(last) if last.epoch == epoch && last.start_offset <= start_offset => return false,
             _ => {}
         }
-        self.entries.retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
-        self.entries.push(EpochEntry { epoch, start_offset });
+        self.entries
+            .retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
+        self.entries.push(EpochEntry {
+            epoch,
+            start_offset,
+        });
         true
     }
 
@@ -96,8 +113,12 @@ impl EpochCache {
     /// Forgets what lies below `start_offset`: the epoch that is open there begins there. Returns
     /// whether anything changed.
     pub fn truncate_from_start(&mut self, start_offset: Offset) -> bool {
-        let after = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
-        let Some(open) = after.checked_sub(1) else { return false };
+        let after = self
+            .entries
+            .partition_point(|entry| entry.start_offset <= start_offset);
+        let Some(open) = after.checked_sub(1) else {
+            return false;
+        };
         if open == 0 && self.entries[0].start_offset == start_offset {
             return false;
         }
@@ -172,7 +193,11 @@ mod tests {
     #[test]
     fn r8_an_epoch_ends_where_the_next_begins() {
         let cache = cache(&[(2, 10), (4, 20), (7, 30)]);
-        let end = |e| cache.end_offset(epoch(e), offset(99)).map(|(e, o)| (e.get(), o.get()));
+        let end = |e| {
+            cache
+                .end_offset(epoch(e), offset(99))
+                .map(|(e, o)| (e.get(), o.get()))
+        };
         assert_eq!(end(2), Some((2, 20)));
         assert_eq!(end(3), Some((2, 20)));
         assert_eq!(end(4), Some((4, 30)));
@@ -214,7 +239,14 @@ mod tests {
         let text = entries.encode();
         assert_eq!(text, b"0\n3\n1 0\n2 10\n30 20000000000\n");
         assert_eq!(EpochCache::decode(&text), Some(entries));
-        for odd in ["", "1\n0\n", "0\n1\n", "0\n2\n1 5\n2 5\n", "0\n2\n2 1\n1 5\n", "0\n1\n-1 0\n"] {
+        for odd in [
+            "",
+            "1\n0\n",
+            "0\n1\n",
+            "0\n2\n1 5\n2 5\n",
+            "0\n2\n2 1\n1 5\n",
+            "0\n1\n-1 0\n",
+        ] {
             assert_eq!(EpochCache::decode(odd.as_bytes()), None, "{odd:?}");
         }
     }

@@ -137,7 +137,10 @@ pub trait File: fmt::Debug + Send + Sync {
 
 /// Whether `error` means that the disk or the quota is full.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Writes all of `slices` at `position`.
@@ -167,11 +170,7 @@ pub(crate) fn write_bytes_at(file: &dyn File, bytes: &[u8], position: u64) -> io
 }
 
 /// Reads until `buffer` is full or the file ends; says how much was read.
-pub(crate) fn read_full_at(
-    file: &dyn File,
-    buffer: &mut [u8],
-    position: u64,
-) -> io::Result<usize> {
+pub(crate) fn read_full_at(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], position + filled as u64) {
@@ -197,7 +196,10 @@ pub(crate) fn read_small_file(
     };
     let size = usize::try_from(file.size()?).unwrap_or(usize::MAX);
     if size > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too large to be one"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is too large to be one",
+        ));
     }
     let mut bytes = vec![0; size];
     let read = read_full_at(&*file, &mut bytes, 0)?;

@@ -87,7 +87,10 @@ pub(crate) struct MemoryIndexes {
 
 impl MemoryIndexes {
     pub(crate) fn new() -> MemoryIndexes {
-        MemoryIndexes { offsets: MemoryIndex::new(), times: MemoryIndex::new() }
+        MemoryIndexes {
+            offsets: MemoryIndex::new(),
+            times: MemoryIndex::new(),
+        }
     }
 
     pub(crate) fn push_offset(&self, entry: OffsetEntry) -> bool {
@@ -95,7 +98,8 @@ impl MemoryIndexes {
     }
 
     pub(crate) fn push_time(&self, entry: TimeEntry) -> bool {
-        self.times.push([entry.timestamp.cast_unsigned(), u64::from(entry.relative)])
+        self.times
+            .push([entry.timestamp.cast_unsigned(), u64::from(entry.relative)])
     }
 
     pub(crate) fn offset_count(&self) -> usize {
@@ -107,14 +111,18 @@ impl MemoryIndexes {
     }
 
     pub(crate) fn offset(&self, index: usize) -> Option<OffsetEntry> {
-        self.offsets.get(index).map(|[word]| OffsetEntry::from_word(word))
+        self.offsets
+            .get(index)
+            .map(|[word]| OffsetEntry::from_word(word))
     }
 
     pub(crate) fn time(&self, index: usize) -> Option<TimeEntry> {
-        self.times.get(index).map(|[timestamp, relative]| TimeEntry {
-            timestamp: timestamp.cast_signed(),
-            relative: u32::try_from(relative).unwrap_or(u32::MAX),
-        })
+        self.times
+            .get(index)
+            .map(|[timestamp, relative]| TimeEntry {
+                timestamp: timestamp.cast_signed(),
+                relative: u32::try_from(relative).unwrap_or(u32::MAX),
+            })
     }
 }
 
@@ -148,7 +156,13 @@ impl OpenIndex {
 impl IndexFiles {
     pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, base_offset: Offset) -> IndexFiles {
         let (offsets, times) = (OnceLock::new(), OnceLock::new());
-        IndexFiles { files, dir, base_offset, offsets, times }
+        IndexFiles {
+            files,
+            dir,
+            base_offset,
+            offsets,
+            times,
+        }
     }
 
     fn open(&self, suffix: &str, entry: usize) -> Option<OpenIndex> {
@@ -160,11 +174,15 @@ impl IndexFiles {
     }
 
     fn offsets(&self) -> Option<&OpenIndex> {
-        self.offsets.get_or_init(|| self.open(names::OFFSET_INDEX, OFFSET_ENTRY)).as_ref()
+        self.offsets
+            .get_or_init(|| self.open(names::OFFSET_INDEX, OFFSET_ENTRY))
+            .as_ref()
     }
 
     fn times(&self) -> Option<&OpenIndex> {
-        self.times.get_or_init(|| self.open(names::TIME_INDEX, TIME_ENTRY)).as_ref()
+        self.times
+            .get_or_init(|| self.open(names::TIME_INDEX, TIME_ENTRY))
+            .as_ref()
     }
 }
 
@@ -181,7 +199,10 @@ impl KnownEntries {
     pub(crate) fn read(files: &dyn Files, dir: &Path, base_offset: Offset) -> KnownEntries {
         let read = |suffix| {
             let path = dir.join(names::segment_file(base_offset, suffix));
-            read_small_file(files, &path, INDEX_BYTES_MAX).ok().flatten().unwrap_or_default()
+            read_small_file(files, &path, INDEX_BYTES_MAX)
+                .ok()
+                .flatten()
+                .unwrap_or_default()
         };
         let mut known = KnownEntries::default();
         for bytes in read(names::OFFSET_INDEX).as_chunks::<OFFSET_ENTRY>().0 {
@@ -215,7 +236,9 @@ impl KnownEntries {
         base_offset: Offset,
         size: u64,
     ) -> Result<KnownEntries, ScanError> {
-        let below = self.offsets.partition_point(|entry| u64::from(entry.position) < size);
+        let below = self
+            .offsets
+            .partition_point(|entry| u64::from(entry.position) < size);
         let Some(last) = below.checked_sub(1).map(|at| self.offsets[at]) else {
             return Ok(KnownEntries::default());
         };
@@ -229,7 +252,10 @@ impl KnownEntries {
         if found.is_none_or(|found| found.header.last_offset() != last_offset) {
             return Ok(KnownEntries::default());
         }
-        let times = self.times.iter().take_while(|entry| entry.relative <= last.relative);
+        let times = self
+            .times
+            .iter()
+            .take_while(|entry| entry.relative <= last.relative);
         Ok(KnownEntries {
             offsets: self.offsets[..below].to_vec(),
             times: times.copied().collect(),
@@ -253,11 +279,17 @@ enum Source {
 
 impl Indexes {
     pub(crate) fn in_memory(indexes: Arc<MemoryIndexes>) -> Indexes {
-        Indexes { source: Source::Memory(indexes), distrusted: AtomicBool::new(false) }
+        Indexes {
+            source: Source::Memory(indexes),
+            distrusted: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn in_files(files: IndexFiles) -> Indexes {
-        Indexes { source: Source::Files(files), distrusted: AtomicBool::new(false) }
+        Indexes {
+            source: Source::Files(files),
+            distrusted: AtomicBool::new(false),
+        }
     }
 
     /// Stops using the index.

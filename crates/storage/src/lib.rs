@@ -17,25 +17,25 @@
 //!
 //! Start with [`LogDir`], then [`Log`].
 
-mod files;
-mod config;
-mod error;
-mod names;
-mod dir_state;
-mod memory_index;
-mod scan;
-mod index;
-mod segment;
 mod active;
-mod epoch_cache;
-mod producers;
-mod producer_snapshot;
-mod derived;
-mod reader;
-mod log;
 mod checkpoint;
-mod meta;
+mod config;
+mod derived;
+mod dir_state;
+mod epoch_cache;
+mod error;
+mod files;
+mod index;
+mod log;
 mod log_dir;
+mod memory_index;
+mod meta;
+mod names;
+mod producer_snapshot;
+mod producers;
+mod reader;
+mod scan;
+mod segment;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -29,6 +29,7 @@ use crate::segment::Segment;
 mod append;
 mod flush;
 mod open;
+mod rebuild;
 mod recover;
 mod retention;
 mod truncate;
@@ -105,7 +106,8 @@ impl Log {
 
     /// Changes the configuration, from the next append on.
     pub fn set_config(&mut self, config: LogConfig) {
-        self.mark.set_counts_flushed_only(config.counts_flushed_only());
+        self.mark
+            .set_counts_flushed_only(config.counts_flushed_only());
         self.config = config;
     }
 
@@ -136,7 +138,10 @@ impl Log {
     /// Size of all segments.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.sealed.iter().map(|segment| segment.size_bytes()).sum::<u64>()
+        self.sealed
+            .iter()
+            .map(|segment| segment.size_bytes())
+            .sum::<u64>()
             + self.active.end().position
     }
 
@@ -203,7 +208,8 @@ impl Log {
 
     /// Forgets producers that wrote nothing for `producer_id_expiration_ms`.
     pub fn expire_producers(&mut self, now: WallClockMs) {
-        self.producers.expire(now, self.config.producer_id_expiration_ms);
+        self.producers
+            .expire(now, self.config.producer_id_expiration_ms);
     }
 
     /// A handle for reading.
@@ -268,7 +274,10 @@ impl Log {
     }
 
     fn pending_epochs(&self) -> PendingEpochs {
-        PendingEpochs { version: self.epochs_version, text: self.epochs.encode() }
+        PendingEpochs {
+            version: self.epochs_version,
+            text: self.epochs.encode(),
+        }
     }
 
     fn encode_snapshot(&self) -> PendingSnapshot {
@@ -283,15 +292,22 @@ impl Log {
     fn publish_segments(&self) {
         let active = Arc::clone(&self.active.segment);
         let segments = self.sealed.iter().cloned().chain([active]).collect();
-        self.shared.snapshot.store(Arc::new(Snapshot { generation: self.generation, segments }));
+        self.shared.snapshot.store(Arc::new(Snapshot {
+            generation: self.generation,
+            segments,
+        }));
     }
 
     fn publish_log_start_offset(&self) {
-        self.shared.log_start_offset.store(self.log_start_offset.get(), Ordering::Release);
+        self.shared
+            .log_start_offset
+            .store(self.log_start_offset.get(), Ordering::Release);
     }
 
     /// The oldest offset that the segments hold.
     fn first_base_offset(&self) -> Offset {
-        self.sealed.first().map_or(self.active.base_offset(), |segment| segment.base_offset)
+        self.sealed
+            .first()
+            .map_or(self.active.base_offset(), |segment| segment.base_offset)
     }
 }

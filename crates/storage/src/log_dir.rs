@@ -162,7 +162,9 @@ impl LogDir {
     /// The file system does not say.
     pub fn space(&self) -> Result<DiskSpace, LogDirError> {
         let path = self.path();
-        Ok(self.state.read("stat", path, self.state.files.space(path))?)
+        Ok(self
+            .state
+            .read("stat", path, self.state.files.space(path))?)
     }
 
     /// Bytes that may still be written.
@@ -187,8 +189,12 @@ impl LogDir {
             }
             None => {}
         }
-        let changed = MetaProperties { cluster_id: Some(cluster_id.to_owned()), ..meta.clone() };
-        self.state.replace_file(&self.path().join(meta::META), &changed.encode())?;
+        let changed = MetaProperties {
+            cluster_id: Some(cluster_id.to_owned()),
+            ..meta.clone()
+        };
+        self.state
+            .replace_file(&self.path().join(meta::META), &changed.encode())?;
         self.state.sync_dir(self.path())?;
         *meta = changed;
         Ok(())
@@ -199,7 +205,9 @@ impl LogDir {
     /// # Errors
     /// The directory cannot be read.
     pub fn list_partitions(&self) -> Result<Vec<(String, PartitionId)>, LogDirError> {
-        let entries = self.state.read("list", self.path(), self.state.files.list(self.path()))?;
+        let entries = self
+            .state
+            .read("list", self.path(), self.state.files.list(self.path()))?;
         let mut found = Vec::new();
         for entry in entries.iter().filter(|entry| entry.is_directory) {
             if names::is_set_aside(&entry.name) {
@@ -209,12 +217,21 @@ impl LogDir {
                 tracing::debug!(name = %entry.name, "not a partition directory, left alone");
                 continue;
             };
-            let path = self.path().join(&entry.name).join(names::PARTITION_METADATA);
+            let path = self
+                .path()
+                .join(&entry.name)
+                .join(names::PARTITION_METADATA);
             let bytes = read_small_file(&*self.state.files, &path, SMALL_BYTES_MAX);
             let bytes = self.state.read("read", &path, bytes)?;
             match bytes.as_deref().and_then(meta::decode_partition_metadata) {
                 Some(topic_id) => {
-                    found.push((topic.to_owned(), PartitionId { topic_id, partition }));
+                    found.push((
+                        topic.to_owned(),
+                        PartitionId {
+                            topic_id,
+                            partition,
+                        },
+                    ));
                 }
                 None => {
                     tracing::warn!(name = %entry.name, "directory without a topic id, left alone");
@@ -294,12 +311,18 @@ impl LogDir {
         let mut holds_data = false;
         for entry in entries.iter().filter(is_log) {
             let path = dir.join(&entry.name);
-            let size = state.files.open(&path, Access::Read).and_then(|file| file.size());
+            let size = state
+                .files
+                .open(&path, Access::Read)
+                .and_then(|file| file.size());
             holds_data |= state.read("stat", &path, size)? > 0;
         }
         if holds_data {
             // Whose the data is nobody can say.
-            return Err(LogError::TopicIdMismatch { expected, found: None });
+            return Err(LogError::TopicIdMismatch {
+                expected,
+                found: None,
+            });
         }
         // The names in the new directory are synced once its first segment is there too.
         state.replace_file(&path, &meta::encode_partition_metadata(expected))?;
@@ -332,8 +355,11 @@ impl LogDir {
         self.state.refuse_if_failed()?;
         let from = self.path().join(names::partition_dir(topic, partition));
         let unique = Uuid::new_v4().simple().to_string();
-        let to = self.path().join(names::deleted_dir(topic, partition, &unique));
-        self.state.written("rename", &from, self.state.files.rename(&from, &to))?;
+        let to = self
+            .path()
+            .join(names::deleted_dir(topic, partition, &unique));
+        self.state
+            .written("rename", &from, self.state.files.rename(&from, &to))?;
         self.state.sync_dir(self.path())?;
         self.state.deregister(topic, partition);
         self.forget(&(topic.to_owned(), partition));
@@ -345,11 +371,21 @@ impl LogDir {
     /// # Errors
     /// The directory cannot be changed.
     pub fn purge_deleted(&self) -> Result<usize, LogDirError> {
-        let entries = self.state.read("list", self.path(), self.state.files.list(self.path()))?;
+        let entries = self
+            .state
+            .read("list", self.path(), self.state.files.list(self.path()))?;
         let mut purged = 0;
-        for entry in entries.iter().filter(|e| e.is_directory && names::is_deleted_dir(&e.name)) {
+        for entry in entries
+            .iter()
+            .filter(|e| e.is_directory && names::is_deleted_dir(&e.name))
+        {
             let path = self.path().join(&entry.name);
-            self.state.written("remove", &path, self.state.files.remove_dir_all(&path))?;
+            let removed = match self.state.files.remove_dir_all(&path) {
+                // Another caller purges at the same time: gone is what was wanted.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                removed => removed,
+            };
+            self.state.written("remove", &path, removed)?;
             purged += 1;
         }
         Ok(purged)
@@ -371,8 +407,12 @@ impl LogDir {
                 mark.high_watermark,
             );
             let key = (mark.topic.clone(), mark.partition);
-            checkpoints.recovery_points.insert(key.clone(), recovery_point);
-            checkpoints.log_starts.insert(key.clone(), mark.log_start_offset);
+            checkpoints
+                .recovery_points
+                .insert(key.clone(), recovery_point);
+            checkpoints
+                .log_starts
+                .insert(key.clone(), mark.log_start_offset);
             checkpoints.high_watermarks.insert(key, high_watermark);
         }
         // A log that is open but not named may have been truncated below its old mark.
@@ -384,7 +424,8 @@ impl LogDir {
             (LOG_STARTS, &checkpoints.log_starts),
             (HIGH_WATERMARKS, &checkpoints.high_watermarks),
         ] {
-            self.state.replace_file(&self.path().join(name), &checkpoint::encode(offsets))?;
+            self.state
+                .replace_file(&self.path().join(name), &checkpoint::encode(offsets))?;
         }
         self.state.sync_dir(self.path())?;
         self.state.checkpoint_done(serial);
@@ -400,7 +441,8 @@ impl LogDir {
         broker_epoch: Option<BrokerEpoch>,
     ) -> Result<(), LogDirError> {
         let path = self.path().join(meta::CLEAN_SHUTDOWN);
-        self.state.replace_file(&path, &meta::encode_clean_shutdown(broker_epoch))?;
+        self.state
+            .replace_file(&path, &meta::encode_clean_shutdown(broker_epoch))?;
         Ok(self.state.sync_dir(self.path())?)
     }
 
@@ -425,23 +467,28 @@ impl LogDir {
     }
 }
 
-fn open_meta(
-    state: &DirState,
-    node_id: BrokerId,
-) -> Result<(MetaProperties, bool), LogDirError> {
+fn open_meta(state: &DirState, node_id: BrokerId) -> Result<(MetaProperties, bool), LogDirError> {
     let path: PathBuf = state.path.join(meta::META);
     let bytes = read_small_file(&*state.files, &path, SMALL_BYTES_MAX);
     let new_id = Uuid::new_v4();
     let Some(bytes) = state.read("read", &path, bytes)? else {
-        let meta =
-            MetaProperties { cluster_id: None, node_id: node_id.get(), directory_id: new_id };
+        let meta = MetaProperties {
+            cluster_id: None,
+            node_id: node_id.get(),
+            directory_id: new_id,
+        };
         state.replace_file(&path, &meta.encode())?;
         return Ok((meta, true));
     };
-    let meta = MetaProperties::decode(&bytes, new_id)
-        .map_err(|reason| LogDirError::Meta { path: path.clone(), reason })?;
+    let meta = MetaProperties::decode(&bytes, new_id).map_err(|reason| LogDirError::Meta {
+        path: path.clone(),
+        reason,
+    })?;
     if meta.node_id != node_id.get() {
-        return Err(LogDirError::NodeId { expected: node_id.get(), found: meta.node_id });
+        return Err(LogDirError::NodeId {
+            expected: node_id.get(),
+            found: meta.node_id,
+        });
     }
     if meta.directory_id == new_id {
         state.replace_file(&path, &meta.encode())?;
@@ -452,7 +499,11 @@ fn open_meta(
 /// Reads the clean-shutdown marker and removes it. The outer option says whether there was one.
 fn take_clean_shutdown(state: &DirState) -> Result<Option<Option<BrokerEpoch>>, DiskError> {
     let path = state.path.join(meta::CLEAN_SHUTDOWN);
-    let bytes = state.read("read", &path, read_small_file(&*state.files, &path, SMALL_BYTES_MAX))?;
+    let bytes = state.read(
+        "read",
+        &path,
+        read_small_file(&*state.files, &path, SMALL_BYTES_MAX),
+    )?;
     state.remove_file(&path)?;
     state.sync_dir(&state.path)?;
     Ok(bytes.as_deref().and_then(meta::decode_clean_shutdown))
@@ -461,7 +512,11 @@ fn take_clean_shutdown(state: &DirState) -> Result<Option<Option<BrokerEpoch>>, 
 /// Whether the directory was last opened in another boot of the machine, as far as one can tell.
 fn boot_changed(state: &DirState) -> Result<bool, DiskError> {
     let path = state.path.join(meta::BOOT);
-    let bytes = state.read("read", &path, read_small_file(&*state.files, &path, SMALL_BYTES_MAX))?;
+    let bytes = state.read(
+        "read",
+        &path,
+        read_small_file(&*state.files, &path, SMALL_BYTES_MAX),
+    )?;
     let before = bytes.as_deref().and_then(meta::decode_boot);
     Ok(before.is_none() || before != state.files.boot_id())
 }
@@ -481,7 +536,9 @@ fn read_checkpoint(state: &DirState, name: &str) -> Result<Offsets, DiskError> {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => None,
         answer => state.read("read", &path, answer)?,
     };
-    let Some(bytes) = bytes else { return Ok(Offsets::new()) };
+    let Some(bytes) = bytes else {
+        return Ok(Offsets::new());
+    };
     Ok(checkpoint::decode(&bytes).unwrap_or_else(|| {
         tracing::warn!(name, "checkpoint is damaged and not used");
         Offsets::new()

@@ -23,7 +23,10 @@ pub(crate) struct MemoryIndex<const WORDS: usize> {
 
 impl<const WORDS: usize> MemoryIndex<WORDS> {
     pub(crate) fn new() -> MemoryIndex<WORDS> {
-        MemoryIndex { len: AtomicUsize::new(0), blocks: std::array::from_fn(|_| OnceLock::new()) }
+        MemoryIndex {
+            len: AtomicUsize::new(0),
+            blocks: std::array::from_fn(|_| OnceLock::new()),
+        }
     }
 
     /// The block of entry `index`, and its place there.
@@ -43,16 +46,22 @@ impl<const WORDS: usize> MemoryIndex<WORDS> {
         let (block, slot) = Self::place(index);
         let slot = self.blocks.get(block)?.get()?.get(slot)?;
         // Ordered by the acquire load of `len`, which was released after the words were stored.
-        Some(std::array::from_fn(|word| slot[word].load(Ordering::Relaxed)))
+        Some(std::array::from_fn(|word| {
+            slot[word].load(Ordering::Relaxed)
+        }))
     }
 
     /// Appends an entry; only the one writer calls this. Returns false when full.
     pub(crate) fn push(&self, entry: [u64; WORDS]) -> bool {
         let index = self.len.load(Ordering::Relaxed);
         let (block, slot) = Self::place(index);
-        let Some(block_cell) = self.blocks.get(block) else { return false };
+        let Some(block_cell) = self.blocks.get(block) else {
+            return false;
+        };
         let slots = block_cell.get_or_init(|| {
-            (0..FIRST_BLOCK << block).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect()
+            (0..FIRST_BLOCK << block)
+                .map(|_| std::array::from_fn(|_| AtomicU64::new(0)))
+                .collect()
         });
         for (word, value) in slots[slot].iter().zip(entry) {
             word.store(value, Ordering::Relaxed);

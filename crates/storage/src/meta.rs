@@ -53,15 +53,22 @@ impl MetaProperties {
             return Err(format!("version {version:?} instead of 1"));
         }
         let node_id = values.get("node.id").ok_or("node.id is missing")?;
-        let node_id = node_id.parse().map_err(|_| format!("node.id {node_id:?} is no number"))?;
+        let node_id = node_id
+            .parse()
+            .map_err(|_| format!("node.id {node_id:?} is no number"))?;
         let directory_id = match values.get("directory.id") {
             None => new_id,
-            Some(text) => {
-                text.parse::<TopicId>().map_err(|error| format!("directory.id: {error}"))?.uuid()
-            }
+            Some(text) => text
+                .parse::<TopicId>()
+                .map_err(|error| format!("directory.id: {error}"))?
+                .uuid(),
         };
         let cluster_id = values.get("cluster.id").map(|id| (*id).to_owned());
-        Ok(MetaProperties { cluster_id, node_id, directory_id })
+        Ok(MetaProperties {
+            cluster_id,
+            node_id,
+            directory_id,
+        })
     }
 }
 
@@ -81,7 +88,11 @@ fn no_epoch() -> i64 {
 pub(crate) fn encode_clean_shutdown(broker_epoch: Option<BrokerEpoch>) -> Vec<u8> {
     let broker_epoch = broker_epoch.map_or(-1, BrokerEpoch::get);
     // Two numbers always encode.
-    serde_json::to_vec(&CleanShutdown { version: 0, broker_epoch }).unwrap_or_default()
+    serde_json::to_vec(&CleanShutdown {
+        version: 0,
+        broker_epoch,
+    })
+    .unwrap_or_default()
 }
 
 /// Reads the clean-shutdown marker. One that cannot be read was not written by a clean end.
@@ -92,14 +103,21 @@ pub(crate) fn decode_clean_shutdown(bytes: &[u8]) -> Option<Option<BrokerEpoch>>
 
 /// The record of a boot.
 pub(crate) fn encode_boot(boot_id: &str) -> Vec<u8> {
-    format!("{BOOT_MAGIC} {boot_id} {:08x}\n", crc32c::crc32c(boot_id.as_bytes())).into_bytes()
+    format!(
+        "{BOOT_MAGIC} {boot_id} {:08x}\n",
+        crc32c::crc32c(boot_id.as_bytes())
+    )
+    .into_bytes()
 }
 
 /// Reads the record of a boot.
 pub(crate) fn decode_boot(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut words = text.split_whitespace();
-    let boot_id = words.next().filter(|magic| *magic == BOOT_MAGIC).and_then(|_| words.next())?;
+    let boot_id = words
+        .next()
+        .filter(|magic| *magic == BOOT_MAGIC)
+        .and_then(|_| words.next())?;
     (encode_boot(boot_id) == bytes).then(|| boot_id.to_owned())
 }
 
@@ -134,17 +152,32 @@ mod tests {
             node_id: 3,
             directory_id: Uuid::from_u128(77),
         };
-        assert_eq!(MetaProperties::decode(&meta.encode(), Uuid::nil()), Ok(meta));
+        assert_eq!(
+            MetaProperties::decode(&meta.encode(), Uuid::nil()),
+            Ok(meta)
+        );
         let epoch = BrokerEpoch::new(12);
-        assert_eq!(encode_clean_shutdown(epoch), br#"{"version":0,"brokerEpoch":12}"#);
-        assert_eq!(decode_clean_shutdown(&encode_clean_shutdown(epoch)), Some(epoch));
+        assert_eq!(
+            encode_clean_shutdown(epoch),
+            br#"{"version":0,"brokerEpoch":12}"#
+        );
+        assert_eq!(
+            decode_clean_shutdown(&encode_clean_shutdown(epoch)),
+            Some(epoch)
+        );
         assert_eq!(decode_clean_shutdown(b"{\"version\":0}"), Some(None));
         assert_eq!(decode_clean_shutdown(b""), None);
         assert_eq!(decode_boot(&encode_boot("x-y")), Some("x-y".to_owned()));
         assert_eq!(decode_boot(b"ottla-boot-1 x-y 00000000\n"), None);
         let id = TopicId::new(Uuid::from_u128(5)).unwrap();
-        assert_eq!(decode_partition_metadata(&encode_partition_metadata(id)), Some(id));
-        assert_eq!(decode_partition_metadata(b"version: 1\ntopic_id: x\n"), None);
+        assert_eq!(
+            decode_partition_metadata(&encode_partition_metadata(id)),
+            Some(id)
+        );
+        assert_eq!(
+            decode_partition_metadata(b"version: 1\ntopic_id: x\n"),
+            None
+        );
     }
 
     #[test]
@@ -154,6 +187,9 @@ mod tests {
         let meta = MetaProperties::decode(text, Uuid::nil()).unwrap();
         assert_eq!(meta.node_id, 1);
         assert_eq!(meta.cluster_id.as_deref(), Some("MkU3OEVBNTcwNTJENDM2Qg"));
-        assert_eq!(meta.directory_id, Uuid::from_u128(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f));
+        assert_eq!(
+            meta.directory_id,
+            Uuid::from_u128(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f)
+        );
     }
 }

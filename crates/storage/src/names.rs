@@ -53,7 +53,9 @@ pub(crate) fn is_topic_name(name: &str) -> bool {
         && name.len() <= TOPIC_NAME_MAX
         && name != "."
         && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// `<topic>-<partition>`.
@@ -98,7 +100,10 @@ mod tests {
     fn names_round_trip() {
         let name = segment_file(Offset::saturating(1234), LOG);
         assert_eq!(name, "00000000000000001234.log");
-        assert_eq!(parse_segment_file(&name), Some((Offset::saturating(1234), "log")));
+        assert_eq!(
+            parse_segment_file(&name),
+            Some((Offset::saturating(1234), "log"))
+        );
         assert_eq!(
             parse_segment_file("00000000000000000000.log.deleted"),
             Some((Offset::ZERO, "log.deleted"))
@@ -106,12 +111,24 @@ mod tests {
         assert_eq!(parse_segment_file("99999999999999999999.log"), None);
         assert_eq!(parse_segment_file("0000000000000000000a.log"), None);
         assert_eq!(parse_segment_file("1.log"), None);
-        assert_eq!(parse_partition_dir("a-b.c-12"), Some(("a-b.c", PartitionIndex(12))));
+        assert_eq!(
+            parse_partition_dir("a-b.c-12"),
+            Some(("a-b.c", PartitionIndex(12)))
+        );
     }
 
     #[test]
     fn x14_odd_names_are_not_partitions() {
-        for name in ["..-0", "a/b-0", "-0", "t-", "t-01", "t-+1", "t", "t-99999999999"] {
+        for name in [
+            "..-0",
+            "a/b-0",
+            "-0",
+            "t-",
+            "t-01",
+            "t-+1",
+            "t",
+            "t-99999999999",
+        ] {
             assert_eq!(parse_partition_dir(name), None, "{name}");
         }
         assert!(!is_topic_name(""));

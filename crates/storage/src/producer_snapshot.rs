@@ -171,7 +171,12 @@ mod tests {
     fn our_file_round_trips_whole() {
         let producers = some();
         assert_eq!(decode(&encode(&producers)), Some(producers.clone()));
-        assert_eq!(producers.first_open_transaction().map(ottla_types::Offset::get), Some(55));
+        assert_eq!(
+            producers
+                .first_open_transaction()
+                .map(ottla_types::Offset::get),
+            Some(55)
+        );
     }
 
     #[test]

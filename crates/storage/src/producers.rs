@@ -29,13 +29,16 @@ pub(crate) struct WrittenBatch {
 
 impl WrittenBatch {
     fn first_sequence(self) -> i32 {
-        let first = (i64::from(self.last_sequence) - i64::from(self.offset_delta))
-            .rem_euclid(SEQUENCES);
+        let first =
+            (i64::from(self.last_sequence) - i64::from(self.offset_delta)).rem_euclid(SEQUENCES);
         i32::try_from(first).unwrap_or(0)
     }
 
     fn first_offset(self) -> Offset {
-        Offset::saturating(self.last_offset.saturating_sub(i64::from(self.offset_delta)))
+        Offset::saturating(
+            self.last_offset
+                .saturating_sub(i64::from(self.offset_delta)),
+        )
     }
 }
 
@@ -128,7 +131,8 @@ impl Producer {
             0
         } else {
             // After a marker that brought a new epoch nothing is written yet.
-            self.last().map_or(0, |batch| next_sequence(batch.last_sequence))
+            self.last()
+                .map_or(0, |batch| next_sequence(batch.last_sequence))
         };
         if header.base_sequence != expected {
             return SequenceVerdict::OutOfOrder { expected };
@@ -230,8 +234,10 @@ impl Producers {
         if id < 0 || (header.attributes.is_control() && marker.is_none()) {
             return;
         }
-        let producer =
-            self.producers.entry(id).or_insert_with(|| Producer::new(header.producer_epoch));
+        let producer = self
+            .producers
+            .entry(id)
+            .or_insert_with(|| Producer::new(header.producer_epoch));
         let was_open = producer.open_transaction;
         if let Some(marker) = marker {
             // A marker fences older epochs even where the transaction wrote nothing.
@@ -255,7 +261,10 @@ impl Producers {
 
     /// First offset of the oldest open transaction.
     pub(crate) fn first_open_transaction(&self) -> Option<Offset> {
-        self.open.keys().next().map(|first| Offset::saturating(*first))
+        self.open
+            .keys()
+            .next()
+            .map(|first| Offset::saturating(*first))
     }
 
     /// Forgets producers that wrote nothing for `expiration_ms`, unless a transaction is open.
@@ -316,7 +325,11 @@ pub struct SequenceChecks<'a> {
 
 impl<'a> SequenceChecks<'a> {
     pub(crate) fn new(producers: &'a Producers, log_end_offset: Offset) -> SequenceChecks<'a> {
-        SequenceChecks { producers, ahead: Vec::new(), next_offset: log_end_offset }
+        SequenceChecks {
+            producers,
+            ahead: Vec::new(),
+            next_offset: log_end_offset,
+        }
     }
 
     /// Judges the next batch. Whatever is judged [`SequenceVerdict::New`] must be appended, in

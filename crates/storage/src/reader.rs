@@ -40,12 +40,16 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     fn log_end_offset(&self) -> Offset {
-        self.segments.last().map_or(Offset::ZERO, |segment| segment.end().offset)
+        self.segments
+            .last()
+            .map_or(Offset::ZERO, |segment| segment.end().offset)
     }
 
     /// Where in the list the segment stands that holds `offset`.
     fn index_of(&self, offset: Offset) -> usize {
-        self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1)
+        self.segments
+            .partition_point(|segment| segment.base_offset <= offset)
+            .saturating_sub(1)
     }
 }
 
@@ -98,7 +102,11 @@ impl LogSlice {
     pub fn read_at(&self, at: usize, buffer: &mut [u8]) -> io::Result<usize> {
         let room = buffer.len().min(self.len.saturating_sub(at));
         let read = read_full_at(&*self.file, &mut buffer[..room], self.position + at as u64)?;
-        if read < room { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
+        if read < room {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(read)
+        }
     }
 
     /// Reads the whole slice. Nothing is checked: see [`LogReader::read`].
@@ -132,7 +140,13 @@ impl LogReader {
     /// Size of all segments.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.shared.snapshot.load().segments.iter().map(|segment| segment.size_bytes()).sum()
+        self.shared
+            .snapshot
+            .load()
+            .segments
+            .iter()
+            .map(|segment| segment.size_bytes())
+            .sum()
     }
 
     /// Rises with every truncation of the log.
@@ -185,7 +199,8 @@ impl LogReader {
     /// As [`LogReader::read`].
     pub fn scrub(&self, from: Offset, max_bytes: usize) -> Result<Offset, ReadError> {
         let from = from.max(self.log_start_offset());
-        self.read(from, self.log_end_offset(), max_bytes, true).map(|(_, next)| next)
+        self.read(from, self.log_end_offset(), max_bytes, true)
+            .map(|(_, next)| next)
     }
 
     /// Runs `read` on the current snapshot, again if a truncation came between.
@@ -227,7 +242,11 @@ impl LogReader {
         let log_end_offset = snapshot.log_end_offset();
         let log_start_offset = self.log_start_offset();
         if offset < log_start_offset || offset > log_end_offset {
-            let error = ReadError::OutOfRange { offset, log_start_offset, log_end_offset };
+            let error = ReadError::OutOfRange {
+                offset,
+                log_start_offset,
+                log_end_offset,
+            };
             return Err(Interrupted::Done(error));
         }
         let upper = upper.min(log_end_offset);
@@ -237,7 +256,9 @@ impl LogReader {
             if segment.base_offset >= upper {
                 break;
             }
-            let Some(first) = segment.find(offset)? else { continue };
+            let Some(first) = segment.find(offset)? else {
+                continue;
+            };
             if first.header.next_offset() > upper {
                 break;
             }
@@ -246,7 +267,8 @@ impl LogReader {
         // A snapshot is never without segments.
         let segment = last.or(snapshot.segments.last());
         let file = segment.map(|segment| Arc::clone(&segment.file));
-        file.map(|file| empty(file, offset)).ok_or(Interrupted::Done(ReadError::Truncated))
+        file.map(|file| empty(file, offset))
+            .ok_or(Interrupted::Done(ReadError::Truncated))
     }
 }
 
@@ -269,7 +291,13 @@ impl From<io::Error> for Interrupted {
 }
 
 fn empty(file: Arc<dyn File>, offset: Offset) -> LogSlice {
-    LogSlice { file, position: 0, len: 0, first_offset: offset, next_offset: offset }
+    LogSlice {
+        file,
+        position: 0,
+        len: 0,
+        first_offset: offset,
+        next_offset: offset,
+    }
 }
 
 fn slice(
@@ -284,7 +312,10 @@ fn slice(
     if first.header.size_bytes() > max_bytes && !at_least_one {
         return Ok(empty(file, first_offset));
     }
-    let limit = first.position.saturating_add(max_bytes as u64).max(first.end());
+    let limit = first
+        .position
+        .saturating_add(max_bytes as u64)
+        .max(first.end());
     let end = segment.end();
     let (end_position, next_offset) = if end.offset <= upper && end.position <= limit {
         (end.position, end.offset)
@@ -293,7 +324,13 @@ fn slice(
         (last.end(), last.header.next_offset())
     };
     let len = usize::try_from(end_position - first.position).unwrap_or(usize::MAX);
-    Ok(LogSlice { file, position: first.position, len, first_offset, next_offset })
+    Ok(LogSlice {
+        file,
+        position: first.position,
+        len,
+        first_offset,
+        next_offset,
+    })
 }
 
 /// Checks that `bytes`, read at `position`, are batches as they were written.

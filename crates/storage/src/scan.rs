@@ -59,9 +59,18 @@ pub(crate) struct HeadScan<'a> {
 
 impl<'a> HeadScan<'a> {
     pub(crate) fn new(file: &'a dyn File, position: u64, end: u64, chunk: usize) -> HeadScan<'a> {
-        let room = usize::try_from(end.saturating_sub(position)).unwrap_or(chunk).min(chunk);
+        let room = usize::try_from(end.saturating_sub(position))
+            .unwrap_or(chunk)
+            .min(chunk);
         let buffer = vec![0; room.max(ottla_records::BATCH_OVERHEAD)];
-        HeadScan { file, position, end, buffer, buffer_at: 0, filled: 0 }
+        HeadScan {
+            file,
+            position,
+            end,
+            buffer,
+            buffer_at: 0,
+            filled: 0,
+        }
     }
 
     /// The bytes of a head at the current position, fewer at the end of the range.
@@ -94,7 +103,10 @@ impl<'a> HeadScan<'a> {
         let found = Found { position, header };
         if found.end() > end {
             let have = usize::try_from(end - position).unwrap_or(usize::MAX);
-            return Err(bad(BatchError::Short { needed: header.size_bytes(), have }));
+            return Err(bad(BatchError::Short {
+                needed: header.size_bytes(),
+                have,
+            }));
         }
         self.position = found.end();
         Ok(Some(found))
@@ -107,7 +119,9 @@ pub(crate) fn check_body(file: &dyn File, found: &Found, buffer: &mut Vec<u8>) -
     let (mut position, end) = (found.position + CRC_FROM, found.end());
     let mut crc = 0;
     while position < end {
-        let room = usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());
+        let room = usize::try_from(end - position)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let read = read_full_at(file, &mut buffer[..room], position)?;
         if read == 0 {
             return Ok(false);

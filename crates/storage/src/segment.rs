@@ -40,18 +40,27 @@ impl Segment {
         indexes: Indexes,
         end: SegmentEnd,
     ) -> Segment {
-        Segment { base_offset, file, indexes, end: AtomicU64::new(pack(base_offset, end)) }
+        Segment {
+            base_offset,
+            file,
+            indexes,
+            end: AtomicU64::new(pack(base_offset, end)),
+        }
     }
 
     /// Publishes bytes that are in the file, and index entries that are in the index.
     pub(crate) fn publish_end(&self, end: SegmentEnd) {
-        self.end.store(pack(self.base_offset, end), Ordering::Release);
+        self.end
+            .store(pack(self.base_offset, end), Ordering::Release);
     }
 
     pub(crate) fn end(&self) -> SegmentEnd {
         let word = self.end.load(Ordering::Acquire);
         let relative = i64::try_from(word >> 32).unwrap_or(i64::MAX);
-        SegmentEnd { position: word & 0xffff_ffff, offset: self.base_offset.plus(relative) }
+        SegmentEnd {
+            position: word & 0xffff_ffff,
+            offset: self.base_offset.plus(relative),
+        }
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -124,7 +133,11 @@ impl Segment {
     }
 
     fn walk_chunk(&self) -> usize {
-        if self.indexes.is_distrusted() { SCAN_CHUNK } else { LOOKUP_CHUNK }
+        if self.indexes.is_distrusted() {
+            SCAN_CHUNK
+        } else {
+            LOOKUP_CHUNK
+        }
     }
 }
 

@@ -74,12 +74,18 @@ impl NameChange {
             }
             NameChange::Remove(path) => names.retain(|name, _| !name.starts_with(path)),
             NameChange::Rename(from, to) => {
-                let moved: Vec<PathBuf> =
-                    names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+                let moved: Vec<PathBuf> = names
+                    .keys()
+                    .filter(|name| name.starts_with(from))
+                    .cloned()
+                    .collect();
                 for old in moved {
                     let rest = old.strip_prefix(from).unwrap_or(Path::new(""));
-                    let new =
-                        if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
+                    let new = if rest.as_os_str().is_empty() {
+                        to.clone()
+                    } else {
+                        to.join(rest)
+                    };
                     if let Some(node) = names.remove(&old) {
                         names.insert(new, node);
                     }
@@ -195,7 +201,9 @@ impl MemFiles {
             boot: inner.boot,
             ..Inner::default()
         };
-        MemFiles { inner: Arc::new(Mutex::new(next)) }
+        MemFiles {
+            inner: Arc::new(Mutex::new(next)),
+        }
     }
 
     /// The file system after the power was cut: what was synced, and of the rest what `seed` says.
@@ -211,13 +219,23 @@ impl MemFiles {
         for node in names.values_mut() {
             if let Node::File(bytes) = node {
                 let survived = survive(&bytes.lock(), &mut seeded);
-                let bytes = Bytes { live: survived.clone(), durable: survived };
+                let bytes = Bytes {
+                    live: survived.clone(),
+                    durable: survived,
+                };
                 *node = Node::File(Arc::new(Mutex::new(bytes)));
             }
         }
         let boot = inner.boot + 1;
-        let next = Inner { live: names.clone(), durable: names, boot, ..Inner::default() };
-        MemFiles { inner: Arc::new(Mutex::new(next)) }
+        let next = Inner {
+            live: names.clone(),
+            durable: names,
+            boot,
+            ..Inner::default()
+        };
+        MemFiles {
+            inner: Arc::new(Mutex::new(next)),
+        }
     }
 
     /// The content of a file.
@@ -249,8 +267,14 @@ impl MemFiles {
     #[must_use]
     pub fn paths(&self, dir: &Path) -> Vec<PathBuf> {
         let inner = self.inner.lock();
-        let files = inner.live.iter().filter(|(_, node)| matches!(node, Node::File(_)));
-        files.map(|(path, _)| path.clone()).filter(|path| path.starts_with(dir)).collect()
+        let files = inner
+            .live
+            .iter()
+            .filter(|(_, node)| matches!(node, Node::File(_)));
+        files
+            .map(|(path, _)| path.clone())
+            .filter(|path| path.starts_with(dir))
+            .collect()
     }
 }
 
@@ -270,8 +294,9 @@ fn survive(bytes: &Bytes, seeded: &mut Seeded) -> Vec<u8> {
     survived.resize(size, 0);
     for start in (0..size).step_by(PAGE) {
         if seeded.below(2) == 0 {
-            for at in start..(start + PAGE).min(size).min(live.len()) {
-                survived[at] = live[at];
+            let end = (start + PAGE).min(size).min(live.len());
+            if start < end {
+                survived[start..end].copy_from_slice(&live[start..end]);
             }
         }
     }
@@ -305,14 +330,19 @@ impl Files for MemFiles {
         if access == Access::Replace {
             bytes.lock().live.clear();
         }
-        Ok(Arc::new(MemFile { bytes, inner: Arc::clone(&self.inner) }))
+        Ok(Arc::new(MemFile {
+            bytes,
+            inner: Arc::clone(&self.inner),
+        }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.step()?;
-        let mut missing: Vec<&Path> =
-            path.ancestors().filter(|path| !inner.live.contains_key(*path)).collect();
+        let mut missing: Vec<&Path> = path
+            .ancestors()
+            .filter(|path| !inner.live.contains_key(*path))
+            .collect();
         missing.reverse();
         for path in missing {
             inner.change(NameChange::Create(path.to_owned(), Node::Directory));
@@ -325,10 +355,17 @@ impl Files for MemFiles {
         if !inner.live.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let within = inner.live.iter().filter(|(name, _)| name.parent() == Some(path));
+        let within = inner
+            .live
+            .iter()
+            .filter(|(name, _)| name.parent() == Some(path));
         Ok(within
             .map(|(name, node)| Entry {
-                name: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                name: name
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 is_directory: matches!(node, Node::Directory),
             })
             .collect())
@@ -368,8 +405,9 @@ impl Files for MemFiles {
         if inner.faults.fail_syncs {
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        let (synced, pending) =
-            std::mem::take(&mut inner.pending).into_iter().partition(|c| c.within(path));
+        let (synced, pending) = std::mem::take(&mut inner.pending)
+            .into_iter()
+            .partition(|c| c.within(path));
         inner.pending = pending;
         let synced: Vec<NameChange> = synced;
         for change in synced {
@@ -380,7 +418,10 @@ impl Files for MemFiles {
 
     fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
         let usable_bytes = self.inner.lock().faults.space_left.unwrap_or(1 << 40);
-        Ok(DiskSpace { usable_bytes, total_bytes: 1 << 40 })
+        Ok(DiskSpace {
+            usable_bytes,
+            total_bytes: 1 << 40,
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
@@ -388,7 +429,10 @@ impl Files for MemFiles {
         if !inner.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(MemLock { path: path.to_owned(), inner: Arc::clone(&self.inner) }))
+        Ok(Box::new(MemLock {
+            path: path.to_owned(),
+            inner: Arc::clone(&self.inner),
+        }))
     }
 
     fn boot_id(&self) -> Option<String> {
@@ -402,7 +446,9 @@ impl File for MemFile {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         let bytes = self.bytes.lock();
-        let start = usize::try_from(position).unwrap_or(usize::MAX).min(bytes.live.len());
+        let start = usize::try_from(position)
+            .unwrap_or(usize::MAX)
+            .min(bytes.live.len());
         let count = buffer.len().min(bytes.live.len() - start);
         buffer[..count].copy_from_slice(&bytes.live[start..start + count]);
         Ok(count)
@@ -414,7 +460,10 @@ impl File for MemFile {
         if inner.faults.fail_writes {
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        let mut data: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut data: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
         if inner.faults.short_writes && data.len() > 1 {
             data.truncate(data.len() / 2 + 1);
         }
@@ -448,7 +497,10 @@ impl File for MemFile {
         let mut inner = self.inner.lock();
         inner.step()?;
         let mut bytes = self.bytes.lock();
-        let (old, size) = (bytes.live.len(), usize::try_from(size).unwrap_or(usize::MAX));
+        let (old, size) = (
+            bytes.live.len(),
+            usize::try_from(size).unwrap_or(usize::MAX),
+        );
         if let Some(left) = &mut inner.faults.space_left {
             *left += old.saturating_sub(size) as u64;
         }

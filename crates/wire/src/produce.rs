@@ -56,7 +56,7 @@ pub struct ProducePartition {
 /// Why a Produce request cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceDecodeError {
-    /// A length is wrong or bytes are missing or left over.
+    /// A length is wrong or bytes are missing.
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// A name is not UTF-8, or null where it must not be.
@@ -80,10 +80,7 @@ impl ProduceRequest {
             topics: decoder.topics()?,
         };
         decoder.skip_tags()?;
-        match decoder.body.len() {
-            0 => Ok(request),
-            left => Err(ShapeError::Trailing(left).into()),
-        }
+        Ok(request)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 /// Why a request cannot be decoded; its connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Lengths, counts or trailing bytes are wrong.
+    /// Lengths or counts are wrong.
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// A value is wrong: null where it must not be, or a string that is not UTF-8.

@@ -2,7 +2,10 @@
 //!
 //! The generated code reserves room for as many array elements as the sender claims, so a frame of
 //! twenty bytes could ask for gigabytes. A request that passes here has every element it claims,
-//! no more elements and unknown tags than its size justifies, and no byte left over.
+//! no more elements and unknown tags than its size justifies.
+//!
+//! Bytes after the last field are ignored, as Apache Kafka does: librdkafka leaves three behind a
+//! flexible Metadata request for all topics, because it reserves four bytes for the null array.
 
 use crate::reader::{Reader, ShortRead};
 
@@ -80,9 +83,6 @@ pub enum ShapeError {
     /// A length below -1.
     #[error("a length is negative")]
     NegativeLength,
-    /// Bytes are left after the last field.
-    #[error("{0} bytes are left after the last field")]
-    Trailing(usize),
     /// The content of a tagged field is not as long as it says.
     #[error("a tagged field is longer than its content")]
     TagLength,
@@ -100,7 +100,7 @@ impl From<ShortRead> for ShapeError {
     }
 }
 
-/// Checks that `body` is one request of this shape and version and nothing else.
+/// Checks that `body` begins with one request of this shape and version.
 pub(crate) fn check(
     shape: &'static [Field],
     version: i16,
@@ -114,11 +114,7 @@ pub(crate) fn check(
         elements_left: ELEMENTS_BASE + body.len() / BYTES_PER_ELEMENT,
         tags_left: TAGS_MAX,
     };
-    walk.fields(shape)?;
-    match walk.reader.remaining() {
-        0 => Ok(()),
-        left => Err(ShapeError::Trailing(left)),
-    }
+    walk.fields(shape)
 }
 
 struct Walk<'a> {

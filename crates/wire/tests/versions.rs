@@ -47,8 +47,8 @@ fn round_trip<R: Request + PartialEq + std::fmt::Debug>(
     let mut longer = BytesMut::from(&body[..]);
     longer.extend_from_slice(b"\0");
     assert!(
-        decode_request::<R>(api, version, longer.freeze()).is_err(),
-        "trailing byte"
+        decode_request::<R>(api, version, longer.freeze()).is_ok(),
+        "librdkafka leaves bytes behind"
     );
     body
 }

@@ -12,11 +12,11 @@ use tracing::debug;
 
 use ottla_metadata::{Command, Outcome, decode, encode};
 use ottla_rpc::{
-    convert,
     controller::{
         DescribeQuorumRequest, ExecuteRequest, LeaderHint, QuorumReplica as WireReplica,
         controller_client::ControllerClient, execute_reply,
     },
+    convert,
 };
 use ottla_types::BrokerId;
 
@@ -44,7 +44,9 @@ enum Attempt {
 impl Inner {
     pub(super) fn cluster_id(&self) -> String {
         let known = self.image.load().cluster_id.clone();
-        known.or_else(|| self.config.cluster_id.clone()).unwrap_or_default()
+        known
+            .or_else(|| self.config.cluster_id.clone())
+            .unwrap_or_default()
     }
 
     /// The active controller's address, or the next voter to ask.
@@ -54,7 +56,10 @@ impl Inner {
         }
         let turn = self.next_voter.load(Ordering::Relaxed);
         let count = self.config.controllers.len();
-        self.config.controllers.get(turn.checked_rem(count)?).cloned()
+        self.config
+            .controllers
+            .get(turn.checked_rem(count)?)
+            .cloned()
     }
 
     /// `address` did not help; whoever else was found active meanwhile stays.
@@ -81,7 +86,11 @@ impl Inner {
     /// Follows a hint; without one, asks the next voter.
     pub(super) fn follow_hint(&self, from: &str, hint: &LeaderHint) {
         let id = BrokerId(hint.node_id);
-        let configured = self.config.controllers.iter().find(|(voter, _)| *voter == id);
+        let configured = self
+            .config
+            .controllers
+            .iter()
+            .find(|(voter, _)| *voter == id);
         let address = match configured {
             Some((_, address)) => Some(address.clone()),
             None => (!hint.address.is_empty()).then(|| hint.address.clone()),
@@ -95,7 +104,8 @@ impl Inner {
     }
 
     pub(super) async fn client(
-        &self, address: &str,
+        &self,
+        address: &str,
     ) -> Result<ControllerClient<Channel>, tonic::transport::Error> {
         let known = self.channels.lock().get(address).cloned();
         let channel = match known {
@@ -109,7 +119,9 @@ impl Inner {
                     .keep_alive_while_idle(true)
                     .connect()
                     .await?;
-                self.channels.lock().insert(address.to_owned(), channel.clone());
+                self.channels
+                    .lock()
+                    .insert(address.to_owned(), channel.clone());
                 channel
             }
         };
@@ -168,7 +180,11 @@ async fn attempt(inner: &Inner, command: &Bytes, limit: Duration) -> Attempt {
             inner.forget(&address);
             inner.rotate(&address);
             debug!(%address, %reason, "controller call");
-            if unsent { Attempt::NotActive } else { Attempt::Unknown(reason) }
+            if unsent {
+                Attempt::NotActive
+            } else {
+                Attempt::Unknown(reason)
+            }
         }
         Err(_) => {
             inner.rotate(&address);
@@ -179,7 +195,9 @@ async fn attempt(inner: &Inner, command: &Bytes, limit: Duration) -> Attempt {
 
 /// Repeats the command until it is decided or the deadline passes.
 pub(super) async fn execute_until(
-    inner: &Arc<Inner>, command: &Command, deadline: Instant,
+    inner: &Arc<Inner>,
+    command: &Command,
+    deadline: Instant,
 ) -> Result<(u64, Outcome), ControllerError> {
     let bytes = Bytes::from(encode(command));
     let mut back_off = BACK_OFF_MIN;
@@ -208,7 +226,9 @@ pub(super) async fn execute_until(
 
 /// One decision or none: follows hints while nothing was decided, and gives up at the first doubt.
 pub(super) async fn execute_once(
-    inner: &Arc<Inner>, command: &Command, limit: Duration,
+    inner: &Arc<Inner>,
+    command: &Command,
+    limit: Duration,
 ) -> Option<(u64, Outcome)> {
     let bytes = Bytes::from(encode(command));
     let deadline = Instant::now() + limit;
@@ -229,7 +249,8 @@ pub(super) async fn execute_once(
 }
 
 pub(super) async fn describe_quorum(
-    inner: &Arc<Inner>, deadline: Instant,
+    inner: &Arc<Inner>,
+    deadline: Instant,
 ) -> Result<QuorumDescription, ControllerError> {
     let mut last = "no controller is configured".to_owned();
     while let Some((_, address)) = inner.controller() {
@@ -238,10 +259,17 @@ pub(super) async fn describe_quorum(
             break;
         }
         let call = async {
-            let mut client = inner.client(&address).await.map_err(|error| error.to_string())?;
-            let request = DescribeQuorumRequest { cluster_id: inner.cluster_id() };
+            let mut client = inner
+                .client(&address)
+                .await
+                .map_err(|error| error.to_string())?;
+            let request = DescribeQuorumRequest {
+                cluster_id: inner.cluster_id(),
+            };
             let reply = client.describe_quorum(request).await;
-            reply.map(tonic::Response::into_inner).map_err(|status| status.to_string())
+            reply
+                .map(tonic::Response::into_inner)
+                .map_err(|status| status.to_string())
         };
         match tokio::time::timeout(left.min(ATTEMPT_TIMEOUT), call).await {
             Ok(Ok(reply)) if reply.leader_id >= 0 => {

@@ -24,6 +24,9 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_millis(200);
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
+/// An index that moved is told so soon; many moves in that time, once.
+const TELL_INDEX_WITHIN: Duration = Duration::from_millis(10);
+const BELIEVED_BEHIND: Duration = Duration::from_secs(1);
 const DUPLICATE_RETRY: Duration = Duration::from_millis(250);
 
 /// The task's life.
@@ -35,7 +38,11 @@ pub(super) async fn run(inner: &Arc<Inner>) {
         }
         let connected = heartbeats(inner).await;
         inner.session.send_modify(|state| state.connected = false);
-        back_off = if connected { BACK_OFF_MIN } else { (back_off * 2).min(BACK_OFF_MAX) };
+        back_off = if connected {
+            BACK_OFF_MIN
+        } else {
+            (back_off * 2).min(BACK_OFF_MAX)
+        };
         tokio::time::sleep(back_off).await;
     }
 }
@@ -55,7 +62,9 @@ async fn register(inner: &Arc<Inner>) -> bool {
             if current != Some(incarnation) {
                 return false;
             }
-            inner.broker_epoch.store(broker_epoch.get(), Ordering::SeqCst);
+            inner
+                .broker_epoch
+                .store(broker_epoch.get(), Ordering::SeqCst);
             inner.metrics.registrations.one();
             info!(%broker_epoch, "registered");
             (inner.feed)(inner.image.load_full(), super::Changed::default());
@@ -84,8 +93,22 @@ async fn register(inner: &Arc<Inner>) -> bool {
     }
 }
 
+/// The controller does not know our registration. If our image does, that controller has only just
+/// begun to lead and is behind it; for a while it is believed to catch up.
+fn is_behind(inner: &Inner) -> bool {
+    let image = inner.image.load();
+    let epoch = inner.broker_epoch.load(Ordering::SeqCst);
+    let known = image
+        .broker(inner.config.broker_id)
+        .is_some_and(|b| b.epoch.get() == epoch);
+    let mut since = inner.stale_since.lock();
+    let first = *since.get_or_insert_with(Instant::now);
+    known && first.elapsed() < BELIEVED_BEHIND
+}
+
 /// The registration is not the current one: another life of this broker begins.
 fn stale(inner: &Inner, reason: &str) {
+    *inner.stale_since.lock() = None;
     warn!(reason, "registration is stale");
     if let Some(registration) = inner.registration.lock().as_mut() {
         registration.incarnation = uuid::Uuid::new_v4();
@@ -113,15 +136,22 @@ fn heartbeat(inner: &Inner, broker_epoch: i64) -> Heartbeat {
 
 /// True if a heartbeat was accepted on this stream.
 async fn heartbeats(inner: &Arc<Inner>) -> bool {
-    let Some((id, address)) = inner.controller() else { return false };
+    let Some((id, address)) = inner.controller() else {
+        return false;
+    };
     let broker_epoch = inner.broker_epoch.load(Ordering::SeqCst);
     let (send, receive) = mpsc::channel(16);
     let opening = async {
-        let mut client = inner.client(&address).await.map_err(|error| error.to_string())?;
+        let mut client = inner
+            .client(&address)
+            .await
+            .map_err(|error| error.to_string())?;
         // The first heartbeat goes with the call.
         let _ = send.send(heartbeat(inner, broker_epoch)).await;
         let replies = client.session(ReceiverStream::new(receive)).await;
-        replies.map(tonic::Response::into_inner).map_err(|status| status.to_string())
+        replies
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.to_string())
     };
     let mut replies = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
         Ok(Ok(replies)) => replies,
@@ -138,22 +168,29 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
         }
     };
     let session = Duration::from_millis(inner.config.session_timeout_ms);
-    let mut every =
-        tokio::time::interval(Duration::from_millis(inner.config.heartbeat_interval_ms.max(10)));
+    let mut every = tokio::time::interval(Duration::from_millis(
+        inner.config.heartbeat_interval_ms.max(10),
+    ));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     every.reset();
     let mut indexes = inner.image_index.subscribe();
-    let mut caught_up = inner.image.load().index >= broker_epoch.unsigned_abs();
+    indexes.mark_unchanged();
+    // When to tell the controller how far the image is: it waits for that to unfence this broker
+    // and to let others go.
+    let mut tell_at: Option<Instant> = None;
     let mut accepted = false;
     let mut answered_at = Instant::now();
     loop {
         let beat = tokio::select! {
             _ = every.tick() => true,
             () = inner.heartbeat.notified() => true,
-            // The image has just passed our registration: the controller waits to hear that.
-            Ok(()) = indexes.changed(), if !caught_up => {
-                caught_up = inner.image.load().index >= broker_epoch.unsigned_abs();
-                caught_up
+            Ok(()) = indexes.changed(), if tell_at.is_none() => {
+                tell_at = Some(Instant::now() + TELL_INDEX_WITHIN);
+                false
+            }
+            () = tokio::time::sleep_until(tell_at.unwrap_or(answered_at)), if tell_at.is_some() => {
+                tell_at = None;
+                true
             }
             reply = replies.message() => {
                 answered_at = Instant::now();
@@ -201,6 +238,7 @@ enum Answer {
 fn on_reply(inner: &Inner, address: &str, reply: HeartbeatReply) -> Answer {
     match reply.result {
         Some(heartbeat_reply::Result::Accepted(accepted)) => {
+            *inner.stale_since.lock() = None;
             inner.session.send_if_modified(|state| {
                 let new = super::SessionState {
                     connected: true,
@@ -219,7 +257,11 @@ fn on_reply(inner: &Inner, address: &str, reply: HeartbeatReply) -> Answer {
             Answer::Leave
         }
         Some(heartbeat_reply::Result::Stale(reason)) => {
-            stale(inner, &reason);
+            if is_behind(inner) {
+                debug!(address, reason, "the controller is behind");
+            } else {
+                stale(inner, &reason);
+            }
             Answer::Leave
         }
         None => {

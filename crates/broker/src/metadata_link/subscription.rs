@@ -24,23 +24,34 @@ pub(super) async fn run(inner: &Arc<Inner>) {
     loop {
         let updated = subscribe(inner).await;
         inner.metrics.metadata_errors.one();
-        back_off = if updated { BACK_OFF_MIN } else { (back_off * 2).min(BACK_OFF_MAX) };
+        back_off = if updated {
+            BACK_OFF_MIN
+        } else {
+            (back_off * 2).min(BACK_OFF_MAX)
+        };
         tokio::time::sleep(back_off).await;
     }
 }
 
 /// True if the stream brought anything.
 async fn subscribe(inner: &Arc<Inner>) -> bool {
-    let Some((id, address)) = inner.controller() else { return false };
+    let Some((id, address)) = inner.controller() else {
+        return false;
+    };
     let request = SubscribeRequest {
         cluster_id: inner.cluster_id(),
         broker_id: inner.config.broker_id.get(),
         from_index: inner.image.load().index,
     };
     let opening = async {
-        let mut client = inner.client(&address).await.map_err(|error| error.to_string())?;
+        let mut client = inner
+            .client(&address)
+            .await
+            .map_err(|error| error.to_string())?;
         let updates = client.subscribe(request).await;
-        updates.map(tonic::Response::into_inner).map_err(|status| status.to_string())
+        updates
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.to_string())
     };
     let mut updates = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
         Ok(Ok(updates)) => updates,
@@ -98,9 +109,16 @@ fn fold(inner: &Inner, update: &MetadataUpdate) -> Result<(), String> {
         Some(bytes) => {
             let image: Image = decode(bytes).map_err(|error| format!("image: {error}"))?;
             if image.index < current.index {
-                return Err(format!("image at {} is behind {}", image.index, current.index));
+                return Err(format!(
+                    "image at {} is behind {}",
+                    image.index, current.index
+                ));
             }
-            info!(index = image.index, topics = image.topics.len(), "metadata image");
+            info!(
+                index = image.index,
+                topics = image.topics.len(),
+                "metadata image"
+            );
             changed.all = true;
             image
         }
@@ -125,7 +143,9 @@ fn fold(inner: &Inner, update: &MetadataUpdate) -> Result<(), String> {
         return Err(reason);
     }
     inner.metrics.metadata_updates.one();
-    inner.applied_index.store(update.applied_index.max(image.index), Ordering::Relaxed);
+    inner
+        .applied_index
+        .store(update.applied_index.max(image.index), Ordering::Relaxed);
     let image = Arc::new(image);
     inner.image.store(Arc::clone(&image));
     (inner.feed)(Arc::clone(&image), changed);

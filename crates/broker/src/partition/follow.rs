@@ -8,10 +8,7 @@ use ottla_rpc::replication as rpc;
 use ottla_storage::{AppendError, LogError};
 use ottla_types::{BrokerId, FlushMode, LeaderEpoch, Offset};
 
-use crate::shard::{
-    env::Env,
-    input::FrameInput,
-};
+use crate::shard::{env::Env, input::FrameInput};
 
 use super::{Now, Partition, log_marks};
 
@@ -47,15 +44,16 @@ impl Partition {
     }
 
     pub(super) fn subscribe(
-        &mut self, env: &Env, _now: Now, leader: BrokerId, leader_epoch: LeaderEpoch,
+        &mut self,
+        env: &Env,
+        _now: Now,
+        leader: BrokerId,
+        leader_epoch: LeaderEpoch,
         subscription: u64,
     ) {
         let marks = self.replica.marks();
-        let last_epoch = lineage::last_record_epoch(
-            &self.epochs,
-            marks.log_start_offset,
-            marks.log_end_offset,
-        );
+        let last_epoch =
+            lineage::last_record_epoch(&self.epochs, marks.log_start_offset, marks.log_end_offset);
         let message = rpc::Subscribe {
             topic_id: self.topic_id.clone(),
             partition: self.id.partition.get(),
@@ -75,8 +73,9 @@ impl Partition {
             env.metrics.replica_frames_dropped.one();
             return;
         }
-        let verdict =
-            self.replica.on_frame(now.at, &input.facts, &self.epochs, &mut self.effects);
+        let verdict = self
+            .replica
+            .on_frame(now.at, &input.facts, &self.epochs, &mut self.effects);
         match verdict {
             FrameVerdict::Ignore => env.metrics.replica_frames_dropped.one(),
             FrameVerdict::Append => self.append_frame(env, now, &input.facts, &input.records),
@@ -87,9 +86,7 @@ impl Partition {
         self.perform(env, now);
     }
 
-    fn append_frame(
-        &mut self, env: &Env, now: Now, facts: &FrameFacts, records: &[Bytes],
-    ) {
+    fn append_frame(&mut self, env: &Env, now: Now, facts: &FrameFacts, records: &[Bytes]) {
         if env.space.replication_blocked() {
             self.on_no_space(env, now);
             return;
@@ -177,8 +174,10 @@ impl Partition {
     }
 
     fn note_truncation(&self, env: &Env, to: Offset) {
-        let (end, high_watermark) =
-            (self.replica.marks().log_end_offset, self.replica.high_watermark());
+        let (end, high_watermark) = (
+            self.replica.marks().log_end_offset,
+            self.replica.high_watermark(),
+        );
         info!(topic = %self.topic, partition = %self.id.partition, %to, %end, "truncating log");
         env.metrics.truncations.one();
         if to < high_watermark {
@@ -208,7 +207,9 @@ impl Partition {
         if !std::mem::take(&mut self.ack_due) {
             return;
         }
-        let Some(follower) = self.replica.follower() else { return };
+        let Some(follower) = self.replica.follower() else {
+            return;
+        };
         let Some(leader) = self.following else { return };
         if !follower.is_subscribed() && !self.no_space {
             return;

@@ -35,7 +35,10 @@ pub(crate) enum Subscribed {
 impl Partition {
     /// A follower asks for everything from its log end on.
     pub(crate) fn on_subscribe(
-        &mut self, env: &Env, now: Now, input: &SubscribeInput,
+        &mut self,
+        env: &Env,
+        now: Now,
+        input: &SubscribeInput,
     ) -> Subscribed {
         let known = self.replica.leader_epoch();
         if known.is_none_or(|known| input.leader_epoch > known) {
@@ -84,7 +87,10 @@ impl Partition {
             }
             Position::OutOfRange => {
                 env.metrics.replica_subscriptions_refused.one();
-                let frame = rpc::Frame { out_of_range: true, ..self.frame(input.subscription) };
+                let frame = rpc::Frame {
+                    out_of_range: true,
+                    ..self.frame(input.subscription)
+                };
                 input.lane.push_control(frame);
             }
         }
@@ -103,14 +109,18 @@ impl Partition {
         self.sessions.insert(input.follower, session);
         // The marks again on every subscription: what was sent before may have been lost.
         input.lane.push_control(self.frame(input.subscription));
-        self.report(env, now, FollowerReport {
-            broker_id: input.follower,
-            incarnation: input.incarnation,
-            leader_epoch: input.leader_epoch,
-            log_end_offset: input.log_end_offset,
-            flushed_offset: input.flushed_offset,
-            no_space: false,
-        });
+        self.report(
+            env,
+            now,
+            FollowerReport {
+                broker_id: input.follower,
+                incarnation: input.incarnation,
+                leader_epoch: input.leader_epoch,
+                log_end_offset: input.log_end_offset,
+                flushed_offset: input.flushed_offset,
+                no_space: false,
+            },
+        );
         self.advance_session(env, input.follower);
     }
 
@@ -130,26 +140,36 @@ impl Partition {
     }
 
     pub(crate) fn on_unsubscribe(&mut self, follower: BrokerId, subscription: u64) {
-        if self.sessions.get(&follower).is_some_and(|s| s.subscription == subscription) {
+        if self
+            .sessions
+            .get(&follower)
+            .is_some_and(|s| s.subscription == subscription)
+        {
             self.sessions.remove(&follower);
         }
     }
 
     pub(crate) fn on_ack(&mut self, env: &Env, now: Now, ack: &AckInput) {
-        let Some(session) = self.sessions.get_mut(&ack.follower) else { return };
+        let Some(session) = self.sessions.get_mut(&ack.follower) else {
+            return;
+        };
         // An acknowledgement of another subscription may speak of another log.
         if session.subscription != ack.subscription || session.incarnation != ack.incarnation {
             return;
         }
         session.acknowledged(ack.log_end_offset);
-        self.report(env, now, FollowerReport {
-            broker_id: ack.follower,
-            incarnation: ack.incarnation,
-            leader_epoch: ack.leader_epoch,
-            log_end_offset: ack.log_end_offset,
-            flushed_offset: ack.flushed_offset,
-            no_space: ack.no_space,
-        });
+        self.report(
+            env,
+            now,
+            FollowerReport {
+                broker_id: ack.follower,
+                incarnation: ack.incarnation,
+                leader_epoch: ack.leader_epoch,
+                log_end_offset: ack.log_end_offset,
+                flushed_offset: ack.flushed_offset,
+                no_space: ack.no_space,
+            },
+        );
         self.advance_session(env, ack.follower);
     }
 
@@ -162,12 +182,15 @@ impl Partition {
         self.perform(env, now);
     }
 
-    pub(crate) fn on_stream_closed(
-        &mut self, env: &Env, now: Now, follower: BrokerId, lane: u64,
-    ) {
-        if self.sessions.get(&follower).is_some_and(|session| session.lane.number() == lane) {
+    pub(crate) fn on_stream_closed(&mut self, env: &Env, now: Now, follower: BrokerId, lane: u64) {
+        if self
+            .sessions
+            .get(&follower)
+            .is_some_and(|session| session.lane.number() == lane)
+        {
             self.sessions.remove(&follower);
-            self.replica.on_follower_disconnected(now.at, follower, &mut self.effects);
+            self.replica
+                .on_follower_disconnected(now.at, follower, &mut self.effects);
             self.perform(env, now);
         }
     }
@@ -182,7 +205,9 @@ impl Partition {
         let next = appended[appended.len() - 1].last_offset.next();
         let followers: Vec<BrokerId> = self.sessions.keys().copied().collect();
         for follower in followers {
-            let Some(session) = self.sessions.get_mut(&follower) else { continue };
+            let Some(session) = self.sessions.get_mut(&follower) else {
+                continue;
+            };
             match session.state {
                 State::Live if session.next == first && !session.is_over_share() => {
                     self.send_live(env, follower, &batches, next);
@@ -196,13 +221,17 @@ impl Partition {
 
     fn send_live(&mut self, env: &Env, follower: BrokerId, batches: &[Bytes], next: Offset) {
         let bytes: usize = batches.iter().map(Bytes::len).sum();
-        let Some(session) = self.sessions.get(&follower) else { return };
+        let Some(session) = self.sessions.get(&follower) else {
+            return;
+        };
         let frame = rpc::Frame {
             records: batches.to_vec(),
             ..self.frame(session.subscription)
         };
         let lane = Arc::clone(&session.lane);
-        let Some(session) = self.sessions.get_mut(&follower) else { return };
+        let Some(session) = self.sessions.get_mut(&follower) else {
+            return;
+        };
         if lane.push_data(frame, bytes, self.id) {
             session.sent(next, bytes);
             env.metrics.replication_bytes_out.add_len(bytes);
@@ -225,7 +254,9 @@ impl Partition {
     /// Lets a session that is not live do what it can do now.
     fn advance_session(&mut self, env: &Env, follower: BrokerId) {
         let log_end = self.replica.marks().log_end_offset;
-        let Some(session) = self.sessions.get_mut(&follower) else { return };
+        let Some(session) = self.sessions.get_mut(&follower) else {
+            return;
+        };
         match session.state {
             State::Live | State::Reading { .. } => return,
             State::Draining if session.catch_up_end.is_some() => return,
@@ -243,7 +274,9 @@ impl Partition {
             session.state = State::Waiting;
             return;
         }
-        let Some(reader) = self.log.as_ref().map(ottla_storage::Log::reader) else { return };
+        let Some(reader) = self.log.as_ref().map(ottla_storage::Log::reader) else {
+            return;
+        };
         session.state = State::Reading {
             until: log_end,
             pending: Vec::new(),
@@ -254,19 +287,33 @@ impl Partition {
         let mailbox = Arc::clone(&env.mailbox);
         env.io_pool.submit(move || {
             let result = reader.read(from, log_end, CHUNK_BYTES, true);
-            let read = ChunkRead { id, follower, subscription, from, result };
+            let read = ChunkRead {
+                id,
+                follower,
+                subscription,
+                from,
+                result,
+            };
             mailbox.post(Input::ChunkRead(read));
         });
     }
 
     pub(crate) fn on_chunk_read(&mut self, env: &Env, read: ChunkRead) {
         let follower = read.follower;
-        let Some(session) = self.sessions.get_mut(&follower) else { return };
+        let Some(session) = self.sessions.get_mut(&follower) else {
+            return;
+        };
         if session.subscription != read.subscription || session.next != read.from {
             return;
         }
         let state = std::mem::replace(&mut session.state, State::Waiting);
-        let State::Reading { until, pending, overflow, .. } = state else {
+        let State::Reading {
+            until,
+            pending,
+            overflow,
+            ..
+        } = state
+        else {
             session.state = state;
             return;
         };
@@ -292,7 +339,9 @@ impl Partition {
     }
 
     fn send_catch_up(&mut self, env: &Env, follower: BrokerId, chunk: Bytes, next: Offset) {
-        let Some(session) = self.sessions.get(&follower) else { return };
+        let Some(session) = self.sessions.get(&follower) else {
+            return;
+        };
         let live = Arc::clone(&session.lane);
         let lane: Arc<Lane> = env.streams.catch_up_lane(&live).unwrap_or(live);
         let bytes = chunk.len();
@@ -316,15 +365,15 @@ impl Partition {
     }
 
     /// What cannot be read cannot be sent: the follower starts anew, where it is told to.
-    fn on_chunk_failed(
-        &mut self, env: &Env, follower: BrokerId, error: &ottla_storage::ReadError,
-    ) {
+    fn on_chunk_failed(&mut self, env: &Env, follower: BrokerId, error: &ottla_storage::ReadError) {
         warn!(topic = %self.topic, partition = %self.id.partition, %follower, %error,
             "read for a follower failed");
         if matches!(error, ottla_storage::ReadError::Corrupt { .. }) {
             env.metrics.corrupt_batches.one();
         }
-        let Some(session) = self.sessions.remove(&follower) else { return };
+        let Some(session) = self.sessions.remove(&follower) else {
+            return;
+        };
         let frame = rpc::Frame {
             error: rpc::FrameError::Storage.into(),
             ..self.frame(session.subscription)
@@ -338,7 +387,9 @@ impl Partition {
             return;
         }
         for session in self.sessions.values() {
-            session.lane.push_marks(self.id, self.frame(session.subscription));
+            session
+                .lane
+                .push_marks(self.id, self.frame(session.subscription));
         }
     }
 

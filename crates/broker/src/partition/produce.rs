@@ -76,9 +76,16 @@ struct Group {
 impl Partition {
     /// Takes a batch for the end of this round's inputs.
     pub(crate) fn queue(&mut self, input: ProduceInput) {
-        let ticket =
-            Ticket { acks: input.acks, completion: input.completion, slot: input.slot };
-        self.queued.push(QueuedProduce { batch: input.batch, header: input.header, ticket });
+        let ticket = Ticket {
+            acks: input.acks,
+            completion: input.completion,
+            slot: input.slot,
+        };
+        self.queued.push(QueuedProduce {
+            batch: input.batch,
+            header: input.header,
+            ticket,
+        });
     }
 
     pub(crate) fn has_queued(&self) -> bool {
@@ -89,7 +96,7 @@ impl Partition {
     pub(crate) fn append_queued(&mut self, env: &Env, now: Now) {
         let mut group = Group::default();
         for queued in std::mem::take(&mut self.queued) {
-            if let Err(error) = self.check_may_append(env, queued.ticket.acks) {
+            if let Err(error) = self.check_may_append(env, &queued) {
                 env.metrics.failed_produce_requests.one();
                 queued.refuse(error);
                 continue;
@@ -97,7 +104,11 @@ impl Partition {
             if !self.check_sequence(env, now, &mut group, &queued) {
                 continue;
             }
-            let QueuedProduce { batch, header, ticket } = queued;
+            let QueuedProduce {
+                batch,
+                header,
+                ticket,
+            } = queued;
             group.bytes += batch.len();
             if header.producer_id >= 0 {
                 let last = (header.producer_epoch, header.last_sequence());
@@ -112,14 +123,16 @@ impl Partition {
         self.append_group(env, now, &mut group);
     }
 
-    fn check_may_append(&self, env: &Env, acks: Acks) -> Result<(), ProduceError> {
+    fn check_may_append(&self, env: &Env, queued: &QueuedProduce) -> Result<(), ProduceError> {
         if self.log.is_none() {
             return Err(ProduceError::Storage);
         }
         let Some(leader) = self.replica.leader() else {
-            return Err(ProduceError::NotLeader { leader: self.leader_hint });
+            return Err(ProduceError::NotLeader {
+                leader: self.leader_hint,
+            });
         };
-        if acks == Acks::All && !leader.has_min_isr() {
+        if queued.ticket.acks == Acks::All && !leader.has_min_isr() {
             let (in_sync, required) = (leader.isr().len(), leader.min_isr());
             return Err(ProduceError::NotEnoughReplicas { in_sync, required });
         }
@@ -127,12 +140,21 @@ impl Partition {
             env.metrics.no_space_rejections.one();
             return Err(ProduceError::NoSpace);
         }
+        // Here, because a group of batches is refused as one.
+        let size_bytes = u64::try_from(queued.batch.len()).unwrap_or(u64::MAX);
+        if size_bytes > self.settings.log.segment_bytes {
+            return Err(ProduceError::BatchTooLargeForSegment);
+        }
         Ok(())
     }
 
     /// True if the batch is to be appended; otherwise it has been answered (kafka-surface 3.2).
     fn check_sequence(
-        &mut self, env: &Env, now: Now, group: &mut Group, queued: &QueuedProduce,
+        &mut self,
+        env: &Env,
+        now: Now,
+        group: &mut Group,
+        queued: &QueuedProduce,
     ) -> bool {
         let header = &queued.header;
         if header.producer_id < 0 {
@@ -151,7 +173,11 @@ impl Partition {
         };
         let error = match log.check_sequence(header) {
             SequenceVerdict::New => return true,
-            SequenceVerdict::Duplicate { base_offset, last_offset, timestamp } => {
+            SequenceVerdict::Duplicate {
+                base_offset,
+                last_offset,
+                timestamp,
+            } => {
                 self.answer_duplicate(queued, base_offset, last_offset, timestamp);
                 return false;
             }
@@ -166,7 +192,10 @@ impl Partition {
 
     /// Written once, earlier (P-8): the original's offset, and for acks=all its replication.
     fn answer_duplicate(
-        &mut self, queued: &QueuedProduce, base_offset: Offset, last_offset: Offset,
+        &mut self,
+        queued: &QueuedProduce,
+        base_offset: Offset,
+        last_offset: Offset,
         timestamp: i64,
     ) {
         let ticket = Ticket {
@@ -183,7 +212,9 @@ impl Partition {
     }
 
     fn append_group(&mut self, env: &Env, now: Now, group: &mut Group) {
-        let Group { batches, tickets, .. } = std::mem::take(group);
+        let Group {
+            batches, tickets, ..
+        } = std::mem::take(group);
         if batches.is_empty() {
             return;
         }
@@ -202,17 +233,15 @@ impl Partition {
             self.on_appended(env, now, tickets, outcome);
             return;
         }
-        match log.append_many_as_leader(batches, epoch, now.wall) {
-            Err(error @ (AppendError::BatchTooLarge { .. } | AppendError::Corrupt(_))) => {
-                // One bad batch refuses the write; the validated rest cannot be told apart here.
-                self.on_appended(env, now, tickets, Err(error));
-            }
-            outcome => self.on_appended(env, now, tickets, outcome),
-        }
+        let outcome = log.append_many_as_leader(batches, epoch, now.wall);
+        self.on_appended(env, now, tickets, outcome);
     }
 
     fn on_appended(
-        &mut self, env: &Env, now: Now, tickets: Vec<(Ticket, BatchHeader)>,
+        &mut self,
+        env: &Env,
+        now: Now,
+        tickets: Vec<(Ticket, BatchHeader)>,
         outcome: Result<Vec<Appended>, AppendError>,
     ) {
         let appended = match outcome {
@@ -244,21 +273,29 @@ impl Partition {
         self.on_log_changed(env, now);
     }
 
-    fn count_appended(
-        &self, env: &Env, tickets: &[(Ticket, BatchHeader)], appended: &[Appended],
-    ) {
-        let records = tickets.iter().map(|(_, header)| header.record_count.unsigned_abs());
+    fn count_appended(&self, env: &Env, tickets: &[(Ticket, BatchHeader)], appended: &[Appended]) {
+        let records = tickets
+            .iter()
+            .map(|(_, header)| header.record_count.unsigned_abs());
         env.metrics.messages_in.add(records.map(u64::from).sum());
         env.metrics.batches_in.add_len(appended.len());
-        env.metrics.bytes_in.add_len(appended.iter().map(|one| one.bytes.len()).sum());
+        env.metrics
+            .bytes_in
+            .add_len(appended.iter().map(|one| one.bytes.len()).sum());
     }
 
     fn appended(&mut self, ticket: Ticket, produced: Produced, reach: Offset) {
         match ticket.acks {
-            Acks::None | Acks::Leader => ticket.answer(Ok(produced)),
-            Acks::All if reach <= self.replica.high_watermark() => ticket.answer(Ok(produced)),
+            Acks::None | Acks::Leader => self.ready.push((ticket, produced)),
+            Acks::All if reach <= self.replica.high_watermark() => {
+                self.ready.push((ticket, produced));
+            }
             Acks::All => {
-                let waiting = WaitingProduce { reach, produced, ticket };
+                let waiting = WaitingProduce {
+                    reach,
+                    produced,
+                    ticket,
+                };
                 // Duplicates may wait for less than what was appended since.
                 let at = self.waiting.partition_point(|other| other.reach <= reach);
                 self.waiting.insert(at, waiting);
@@ -266,13 +303,29 @@ impl Partition {
         }
     }
 
+    /// Answers those who wait for nothing but the publication of what was appended.
+    pub(super) fn answer_ready(&mut self) {
+        for (ticket, produced) in self.ready.drain(..) {
+            ticket.answer(Ok(produced));
+        }
+    }
+
     /// Answers everybody whose records the high watermark has passed (P-1).
     pub(super) fn answer_waiting(&mut self) {
+        self.answer_ready();
         let high_watermark = self.replica.high_watermark();
-        let Some(leader) = self.replica.leader() else { return };
+        let Some(leader) = self.replica.leader() else {
+            return;
+        };
         let enough = leader.has_min_isr();
-        while self.waiting.front().is_some_and(|waiting| waiting.reach <= high_watermark) {
-            let Some(waiting) = self.waiting.pop_front() else { return };
+        while self
+            .waiting
+            .front()
+            .is_some_and(|waiting| waiting.reach <= high_watermark)
+        {
+            let Some(waiting) = self.waiting.pop_front() else {
+                return;
+            };
             let answer = if enough {
                 Ok(waiting.produced)
             } else {

@@ -60,7 +60,10 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(
-        incarnation: BrokerEpoch, subscription: u64, lane: Arc<Lane>, next: Offset,
+        incarnation: BrokerEpoch,
+        subscription: u64,
+        lane: Arc<Lane>,
+        next: Offset,
     ) -> Session {
         Session {
             incarnation,
@@ -82,7 +85,11 @@ impl Session {
 
     /// The follower's log end is here.
     pub(super) fn acknowledged(&mut self, log_end: Offset) {
-        while self.outstanding.front().is_some_and(|(end, _)| *end <= log_end) {
+        while self
+            .outstanding
+            .front()
+            .is_some_and(|(end, _)| *end <= log_end)
+        {
             if let Some((_, bytes)) = self.outstanding.pop_front() {
                 self.outstanding_bytes -= bytes;
             }
@@ -94,7 +101,13 @@ impl Session {
 
     /// Keeps an append for the end of the read in flight.
     pub(super) fn keep(&mut self, batches: &[Bytes]) {
-        let State::Reading { pending, pending_bytes, overflow, .. } = &mut self.state else {
+        let State::Reading {
+            pending,
+            pending_bytes,
+            overflow,
+            ..
+        } = &mut self.state
+        else {
             return;
         };
         if *overflow {

@@ -81,8 +81,10 @@ impl Space {
     }
 
     pub(crate) fn set(&self, produce_blocked: bool, replication_blocked: bool) {
-        self.produce_blocked.store(produce_blocked, Ordering::Relaxed);
-        self.replication_blocked.store(replication_blocked, Ordering::Relaxed);
+        self.produce_blocked
+            .store(produce_blocked, Ordering::Relaxed);
+        self.replication_blocked
+            .store(replication_blocked, Ordering::Relaxed);
     }
 }
 
@@ -95,13 +97,19 @@ pub(crate) struct Trash {
 impl Trash {
     pub(crate) fn put(&self, deleted: Vec<DeletedSegment>, due: MonotonicMs) {
         if !deleted.is_empty() {
-            self.files.lock().extend(deleted.into_iter().map(|segment| (due, segment)));
+            self.files
+                .lock()
+                .extend(deleted.into_iter().map(|segment| (due, segment)));
         }
     }
 
     /// Removes what is due; waits for the disk.
     pub(crate) fn empty(&self, now: MonotonicMs) {
-        let due: Vec<_> = self.files.lock().extract_if(.., |(at, _)| *at <= now).collect();
+        let due: Vec<_> = self
+            .files
+            .lock()
+            .extract_if(.., |(at, _)| *at <= now)
+            .collect();
         for (_, segment) in due {
             if let Err(error) = segment.remove() {
                 tracing::warn!(%error, "remove a deleted segment");

@@ -12,10 +12,7 @@ use ottla_storage::{FlushDone, Log, PartitionMarks, ReadError};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId};
 
 use crate::{
-    api::Acks,
-    completion::Completion,
-    replica_fetcher::CreditGuard,
-    replica_stream::Lane,
+    api::Acks, completion::Completion, replica_fetcher::CreditGuard, replica_stream::Lane,
 };
 
 /// One batch of a producer.
@@ -105,13 +102,20 @@ pub(crate) enum Input {
     /// Logs recovered at start.
     Adopt(Vec<RecoveredLog>),
     /// Metadata moved.
-    Image { image: Arc<Image>, changed: Arc<Changed> },
+    Image {
+        image: Arc<Image>,
+        changed: Arc<Changed>,
+    },
     /// Frames from a leader.
     Frames(Vec<FrameInput>),
     /// A follower subscribes.
     Subscribe(SubscribeInput),
     /// A follower wants no more of it.
-    Unsubscribe { id: PartitionId, follower: BrokerId, subscription: u64 },
+    Unsubscribe {
+        id: PartitionId,
+        follower: BrokerId,
+        subscription: u64,
+    },
     /// A follower's live lane closed.
     StreamClosed { follower: BrokerId, lane: u64 },
     /// A lane has credit again for a session that waits.
@@ -123,15 +127,25 @@ pub(crate) enum Input {
     /// It broke.
     LinkDown { leader: BrokerId },
     /// A flush is done.
-    Flushed { id: PartitionId, done: FlushDone, micros: u64 },
+    Flushed {
+        id: PartitionId,
+        done: FlushDone,
+        micros: u64,
+    },
     /// The controller has answered a proposal, or nobody knows.
-    IsrAnswered { id: PartitionId, leader_epoch: LeaderEpoch, answer: IsrAnswer },
+    IsrAnswered {
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        answer: IsrAnswer,
+    },
     /// The disk has room again, or none.
     SpaceChanged,
     /// The log directory failed: so has every log in it.
     DirectoryFailed,
     /// Answer everybody, close the logs, end the thread.
-    Close { done: oneshot::Sender<Vec<PartitionMarks>> },
+    Close {
+        done: oneshot::Sender<Vec<PartitionMarks>>,
+    },
     /// End the thread as a killed process would.
     Kill,
 }

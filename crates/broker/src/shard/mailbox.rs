@@ -141,7 +141,10 @@ mod tests {
     fn produce(bytes: usize) -> ProduceInput {
         let topic_id = TopicId::new(uuid::Uuid::from_u128(1)).unwrap();
         ProduceInput {
-            id: PartitionId { topic_id, partition: PartitionIndex(0) },
+            id: PartitionId {
+                topic_id,
+                partition: PartitionIndex(0),
+            },
             batch: BytesMut::zeroed(bytes),
             header: crate::testing::any_header(),
             acks: Acks::All,
@@ -158,7 +161,10 @@ mod tests {
         mailbox.post(Input::SpaceChanged);
         let batch = mailbox.next_batch(Duration::ZERO);
         assert_eq!((batch.produces.len(), batch.inputs.len()), (1, 1));
-        assert!(mailbox.admit(vec![produce(500)]).is_ok(), "an empty queue takes any size");
+        assert!(
+            mailbox.admit(vec![produce(500)]).is_ok(),
+            "an empty queue takes any size"
+        );
         assert_eq!(mailbox.next_batch(Duration::ZERO).produces.len(), 1);
         assert!(mailbox.next_batch(Duration::from_millis(1)).is_empty());
     }

@@ -1,11 +1,6 @@
 //! Brokers in this process, around a fake controller, each with a directory of its own.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -23,15 +18,15 @@ use ottla_types::{
 
 use crate::support::controller::FakeController;
 
-pub struct Cluster {
-    pub controller: FakeController,
-    pub brokers: BTreeMap<i32, Broker>,
+pub(crate) struct Cluster {
+    pub(crate) controller: FakeController,
+    pub(crate) brokers: BTreeMap<i32, Broker>,
     dirs: BTreeMap<i32, PathBuf>,
     _root: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub async fn start(count: i32) -> Cluster {
+    pub(crate) async fn start(count: i32) -> Cluster {
         let root = tempfile::tempdir().unwrap();
         let mut cluster = Cluster {
             controller: FakeController::start().await,
@@ -50,7 +45,7 @@ impl Cluster {
         cluster
     }
 
-    pub async fn start_broker(&mut self, id: i32) {
+    pub(crate) async fn start_broker(&mut self, id: i32) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let controllers = vec![(BrokerId(100), self.controller.address.clone())];
@@ -74,38 +69,51 @@ impl Cluster {
             if let Some(bytes) = value("segment.bytes").and_then(|value| value.parse().ok()) {
                 log.segment_bytes = bytes;
             }
-            let flush_mode = if page { FlushMode::Page } else { FlushMode::Ack };
+            let flush_mode = if page {
+                FlushMode::Page
+            } else {
+                FlushMode::Ack
+            };
             TopicSettings { log, flush_mode }
         });
-        let broker = Broker::start(config, listener, CancellationToken::new()).await.unwrap();
+        let broker = Broker::start(config, listener, CancellationToken::new())
+            .await
+            .unwrap();
         self.brokers.insert(id, broker);
     }
 
-    pub async fn wait_running(&self, id: i32) {
+    pub(crate) async fn wait_running(&self, id: i32) {
         let handle = self.handle(id);
-        wait_for("the broker to run", || handle.state() == BrokerState::Running).await;
+        wait_for("the broker to run", || {
+            handle.state() == BrokerState::Running
+        })
+        .await;
     }
 
-    pub fn handle(&self, id: i32) -> BrokerHandle {
+    pub(crate) fn handle(&self, id: i32) -> BrokerHandle {
         self.brokers[&id].handle()
     }
 
-    pub async fn kill(&mut self, id: i32) {
+    pub(crate) async fn kill(&mut self, id: i32) {
         self.brokers.remove(&id).unwrap().kill().await;
     }
 
-    pub async fn stop(&mut self, id: i32) {
+    pub(crate) async fn stop(&mut self, id: i32) {
         let broker = self.brokers.remove(&id).unwrap();
         broker.controlled_shutdown().await;
         broker.stop().await;
     }
 
-    pub fn any(&self) -> BrokerHandle {
+    pub(crate) fn any(&self) -> BrokerHandle {
         self.brokers.values().next().unwrap().handle()
     }
 
-    pub async fn create_topic(
-        &self, name: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)],
+    pub(crate) async fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
     ) -> TopicId {
         let topic_id = TopicId::new(uuid::Uuid::new_v4()).unwrap();
         let topic = CreateTopic {
@@ -114,7 +122,10 @@ impl Cluster {
             partitions: Some(partitions),
             replication_factor: Some(replicas),
             assignments: BTreeMap::new(),
-            configs: configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            configs: configs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             seed: 0,
         };
         let command = Command::CreateTopics {
@@ -123,7 +134,9 @@ impl Cluster {
             live: Default::default(),
         };
         let (index, outcome) = self.any().execute(command, soon()).await.unwrap();
-        let Outcome::CreatedTopics(created) = outcome else { panic!("{outcome:?}") };
+        let Outcome::CreatedTopics(created) = outcome else {
+            panic!("{outcome:?}")
+        };
         created[0].as_ref().unwrap();
         for broker in self.brokers.values() {
             assert!(broker.handle().wait_for_image(index, soon()).await);
@@ -131,20 +144,29 @@ impl Cluster {
         topic_id
     }
 
-    pub async fn delete_topic(&self, topic_id: TopicId) {
-        let topics = vec![DeleteTopic { topic: TopicRef::Id(topic_id) }];
-        let (_, outcome) =
-            self.any().execute(Command::DeleteTopics { topics }, soon()).await.unwrap();
+    pub(crate) async fn delete_topic(&self, topic_id: TopicId) {
+        let topics = vec![DeleteTopic {
+            topic: TopicRef::Id(topic_id),
+        }];
+        let (_, outcome) = self
+            .any()
+            .execute(Command::DeleteTopics { topics }, soon())
+            .await
+            .unwrap();
         assert!(matches!(outcome, Outcome::DeletedTopics(_)));
     }
 
     /// The broker that leads, once one does.
-    pub async fn leader(&self, id: PartitionId) -> BrokerHandle {
+    pub(crate) async fn leader(&self, id: PartitionId) -> BrokerHandle {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             for broker in self.brokers.values() {
                 let handle = broker.handle();
-                let newest = self.controller.image().partition(id).map(|p| p.leader_epoch);
+                let newest = self
+                    .controller
+                    .image()
+                    .partition(id)
+                    .map(|p| p.leader_epoch);
                 let status = handle.replica_status(id);
                 if status.is_some_and(|status| {
                     status.role == ReplicaRole::Leader && Some(status.leader_epoch) == newest
@@ -158,7 +180,7 @@ impl Cluster {
     }
 
     /// Produces until it is acknowledged, as a client does: at whoever leads.
-    pub async fn produce_all(&self, id: PartitionId, value: &str) -> Produced {
+    pub(crate) async fn produce_all(&self, id: PartitionId, value: &str) -> Produced {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             let leader = self.leader(id).await;
@@ -171,24 +193,34 @@ impl Cluster {
     }
 
     /// Waits until all replicas of the partition hold the same log up to the same high watermark.
-    pub async fn wait_in_sync(&self, id: PartitionId, isr: usize) {
+    pub(crate) async fn wait_in_sync(&self, id: PartitionId, isr: usize) {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             let leader = self.leader(id).await.replica_status(id).unwrap();
             let record = self.controller.image().partition(id).cloned().unwrap();
-            let same = record.replicas.iter().filter(|b| record.isr.contains(b)).all(|b| {
-                let status = self.brokers.get(&b.get()).and_then(|b| b.handle().replica_status(id));
-                status.is_some_and(|status| {
-                    status.log_end_offset == leader.log_end_offset
-                        && status.high_watermark == leader.log_end_offset
-                })
-            });
+            let same = record
+                .replicas
+                .iter()
+                .filter(|b| record.isr.contains(b))
+                .all(|b| {
+                    let status = self
+                        .brokers
+                        .get(&b.get())
+                        .and_then(|b| b.handle().replica_status(id));
+                    status.is_some_and(|status| {
+                        status.log_end_offset == leader.log_end_offset
+                            && status.high_watermark == leader.log_end_offset
+                    })
+                });
             if same && record.isr.len() == isr {
                 return;
             }
             if Instant::now() >= deadline {
-                let all: Vec<_> =
-                    self.brokers.values().map(|b| b.handle().replica_status(id)).collect();
+                let all: Vec<_> = self
+                    .brokers
+                    .values()
+                    .map(|b| b.handle().replica_status(id))
+                    .collect();
                 panic!("not in sync: {record:?} {all:#?}");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -196,15 +228,22 @@ impl Cluster {
     }
 }
 
-pub fn partition(topic_id: TopicId, partition: i32) -> PartitionId {
-    PartitionId { topic_id, partition: PartitionIndex(partition) }
+pub(crate) fn partition(topic_id: TopicId, partition: i32) -> PartitionId {
+    PartitionId {
+        topic_id,
+        partition: PartitionIndex(partition),
+    }
 }
 
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-pub fn entry(id: PartitionId, value: &str, producer: Option<(i64, i16, i32)>) -> ProduceEntry {
+pub(crate) fn entry(
+    id: PartitionId,
+    value: &str,
+    producer: Option<(i64, i16, i32)>,
+) -> ProduceEntry {
     let mut builder = BatchBuilder::new(1);
     if let Some((producer_id, epoch, sequence)) = producer {
         let epoch = ProducerEpoch::new(epoch).unwrap();
@@ -216,15 +255,25 @@ pub fn entry(id: PartitionId, value: &str, producer: Option<(i64, i16, i32)>) ->
     ProduceEntry { id, batch, header }
 }
 
-pub async fn produce(
-    broker: &BrokerHandle, id: PartitionId, value: &str, acks: Acks,
+pub(crate) async fn produce(
+    broker: &BrokerHandle,
+    id: PartitionId,
+    value: &str,
+    acks: Acks,
 ) -> Result<Produced, ProduceError> {
     let deadline = Instant::now() + Duration::from_secs(5);
-    broker.produce(vec![entry(id, value, None)], acks, deadline).await.remove(0)
+    broker
+        .produce(vec![entry(id, value, None)], acks, deadline)
+        .await
+        .remove(0)
 }
 
 /// Every value from the start, as one reader sees it.
-pub async fn read_all(broker: &BrokerHandle, id: PartitionId, reader: Reader) -> Vec<String> {
+pub(crate) async fn read_all(
+    broker: &BrokerHandle,
+    id: PartitionId,
+    reader: Reader,
+) -> Vec<String> {
     let mut offset = Offset::ZERO;
     let mut values = Vec::new();
     loop {
@@ -259,7 +308,7 @@ pub async fn read_all(broker: &BrokerHandle, id: PartitionId, reader: Reader) ->
     }
 }
 
-pub async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !holds() {
         assert!(Instant::now() < deadline, "waited too long for {what}");

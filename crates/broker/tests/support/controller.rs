@@ -35,15 +35,15 @@ struct State {
 
 /// A handle on the fake controller.
 #[derive(Clone)]
-pub struct FakeController {
+pub(crate) struct FakeController {
     state: Arc<Mutex<State>>,
     index: watch::Sender<u64>,
-    pub address: String,
+    pub(crate) address: String,
     stop: CancellationToken,
 }
 
 impl FakeController {
-    pub async fn start() -> FakeController {
+    pub(crate) async fn start() -> FakeController {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = FakeController {
             state: Arc::default(),
@@ -60,17 +60,19 @@ impl FakeController {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         tokio::spawn(async move {
             let server = tonic::transport::Server::builder().add_service(service);
-            let _ = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
+            let _ = server
+                .serve_with_incoming_shutdown(incoming, stop.cancelled())
+                .await;
         });
         controller
     }
 
-    pub fn image(&self) -> Image {
+    pub(crate) fn image(&self) -> Image {
         self.state.lock().cluster.image().clone()
     }
 
     /// Decides a command as the leader of a quorum would.
-    pub fn apply(&self, mut command: Command) -> (u64, Outcome) {
+    pub(crate) fn apply(&self, mut command: Command) -> (u64, Outcome) {
         let mut state = self.state.lock();
         let alive: BTreeSet<BrokerId> = state.streams.keys().copied().collect();
         match &mut command {
@@ -128,8 +130,14 @@ impl FakeController {
             });
         }
         let fenced = self.image().broker(id).is_none_or(|broker| broker.fenced);
-        let accepted = HeartbeatAccepted { fenced, may_shut_down, controller_term: 1 };
-        HeartbeatReply { result: Some(heartbeat_reply::Result::Accepted(accepted)) }
+        let accepted = HeartbeatAccepted {
+            fenced,
+            may_shut_down,
+            controller_term: 1,
+        };
+        HeartbeatReply {
+            result: Some(heartbeat_reply::Result::Accepted(accepted)),
+        }
     }
 
     /// A stream broke: fenced after a short grace without a new one.
@@ -143,7 +151,11 @@ impl FakeController {
             state.streams.remove(&id);
         }
         let live = BTreeSet::new();
-        self.apply(Command::FenceBroker { broker_id: id, broker_epoch: epoch, live });
+        self.apply(Command::FenceBroker {
+            broker_id: id,
+            broker_epoch: epoch,
+            live,
+        });
     }
 }
 
@@ -155,18 +167,23 @@ impl Controller for FakeController {
     type SubscribeStream = BoxStream<MetadataUpdate>;
 
     async fn execute(
-        &self, request: Request<ExecuteRequest>,
+        &self,
+        request: Request<ExecuteRequest>,
     ) -> Result<Response<ExecuteReply>, Status> {
         let command: Command = decode(&request.into_inner().command)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (index, outcome) = self.apply(command);
-        let applied = Applied { index, outcome: Bytes::from(encode(&outcome)) };
+        let applied = Applied {
+            index,
+            outcome: Bytes::from(encode(&outcome)),
+        };
         let result = Some(execute_reply::Result::Applied(applied));
         Ok(Response::new(ExecuteReply { result }))
     }
 
     async fn session(
-        &self, request: Request<Streaming<Heartbeat>>,
+        &self,
+        request: Request<Streaming<Heartbeat>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut beats = request.into_inner();
         let (send, receive) = tokio::sync::mpsc::channel(16);
@@ -195,7 +212,8 @@ impl Controller for FakeController {
     }
 
     async fn subscribe(
-        &self, request: Request<SubscribeRequest>,
+        &self,
+        request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let from = request.into_inner().from_index;
         let controller = self.clone();
@@ -206,8 +224,7 @@ impl Controller for FakeController {
                 indexes.wait_for(|index| *index > from).await.ok()?;
                 let (update, index) = {
                     let state = controller.state.lock();
-                    let image = (from == 0)
-                        .then(|| Bytes::from(encode(state.cluster.image())));
+                    let image = (from == 0).then(|| Bytes::from(encode(state.cluster.image())));
                     let records: Vec<Record> = state
                         .log
                         .iter()
@@ -230,7 +247,8 @@ impl Controller for FakeController {
     }
 
     async fn describe_quorum(
-        &self, _: Request<DescribeQuorumRequest>,
+        &self,
+        _: Request<DescribeQuorumRequest>,
     ) -> Result<Response<DescribeQuorumReply>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }

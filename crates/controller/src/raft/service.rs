@@ -131,7 +131,11 @@ impl raft_server::Raft for RaftService {
             return Err(Status::failed_precondition("there is a leader"));
         }
         let answer = self.quorum.vote(decode_body(&message.body)?).await;
-        self.reply(from, &answer.map_err(Status::unavailable)?)
+        let answer = answer.map_err(Status::unavailable)?;
+        if answer.vote_granted {
+            self.contact.hold();
+        }
+        self.reply(from, &answer)
     }
 
     async fn append_entries(
@@ -188,6 +192,7 @@ impl raft_server::Raft for RaftService {
             return Err(Status::failed_precondition("only the leader may resign"));
         }
         self.contact.release();
+        self.contact.hold();
         self.quorum.elect().await;
         self.reply(from, &())
     }

@@ -84,8 +84,9 @@ impl ControllerService {
             epoch,
             incarnation,
         } = registration;
-        if !self.sessions.opened(&active, id, epoch, incarnation) {
-            let _ = send(&answers, stale()).await;
+        let standing = self.sessions.opened(&active, id, epoch, incarnation);
+        if !matches!(standing, Standing::Current { .. }) {
+            let _ = send(&answers, self.answer(standing, active.term)).await;
             return;
         }
         let sessions = self.sessions.clone();
@@ -126,8 +127,8 @@ impl ControllerService {
                 .standing(active, own.id, own.epoch, own.incarnation);
             if answer_due || told != Some(standing) {
                 told = Some(standing);
-                let stays = standing != Standing::Stale;
-                if !send(answers, answer(standing, active.term)).await || !stays {
+                let stays = matches!(standing, Standing::Current { .. });
+                if !send(answers, self.answer(standing, active.term)).await || !stays {
                     return;
                 }
             }
@@ -143,6 +144,21 @@ impl ControllerService {
                     Ok(None) | Err(_) => return,
                 },
             }
+        }
+    }
+
+    fn answer(&self, standing: Standing, controller_term: u64) -> heartbeat_reply::Result {
+        match standing {
+            Standing::Unknown => heartbeat_reply::Result::NotActive(self.hint()),
+            Standing::Stale => stale(),
+            Standing::Current {
+                fenced,
+                may_shut_down,
+            } => heartbeat_reply::Result::Accepted(HeartbeatAccepted {
+                fenced,
+                may_shut_down,
+                controller_term,
+            }),
         }
     }
 }
@@ -167,20 +183,6 @@ fn beat(heartbeat: &Heartbeat) -> Beat {
 
 fn stale() -> heartbeat_reply::Result {
     heartbeat_reply::Result::Stale("the registration is not the current one".to_owned())
-}
-
-fn answer(standing: Standing, controller_term: u64) -> heartbeat_reply::Result {
-    match standing {
-        Standing::Stale => stale(),
-        Standing::Current {
-            fenced,
-            may_shut_down,
-        } => heartbeat_reply::Result::Accepted(HeartbeatAccepted {
-            fenced,
-            may_shut_down,
-            controller_term,
-        }),
-    }
 }
 
 /// Sends an answer; `false` if the broker is gone.

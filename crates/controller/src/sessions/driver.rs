@@ -49,6 +49,8 @@ pub(crate) struct SessionHub {
 /// What a broker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
+    /// This controller is no longer active: nothing can be said.
+    Unknown,
     /// The registration is not the current one.
     Stale,
     /// It is.
@@ -120,7 +122,15 @@ impl SessionHub {
         let live = self.live();
         let command = match action {
             Action::Fence(gone) => {
-                tracing::warn!(broker = %broker_id, ?gone, "fencing a broker");
+                let stopped = self.cluster.read(|image, _| {
+                    let broker = image.broker(broker_id);
+                    broker.is_some_and(|broker| broker.in_controlled_shutdown)
+                });
+                if stopped {
+                    tracing::info!(broker = %broker_id, ?gone, "fencing a broker that has stopped");
+                } else {
+                    tracing::warn!(broker = %broker_id, ?gone, "fencing a broker");
+                }
                 self.fencings.fetch_add(1, Ordering::Relaxed);
                 Command::FenceBroker {
                     broker_id,
@@ -193,14 +203,14 @@ impl SessionHub {
         }
     }
 
-    /// A stream of a broker was opened; `false` if its registration is not the current one.
+    /// A stream of a broker was opened; it counts if its registration is the current one.
     pub(crate) fn opened(
         &self,
         period: &Active,
         id: BrokerId,
         epoch: BrokerEpoch,
         incarnation: Uuid,
-    ) -> bool {
+    ) -> Standing {
         self.sync();
         let offline = self.cluster.read(|_, tally| tally.offline() > 0);
         let current = self.during(period, |sessions| {
@@ -211,7 +221,11 @@ impl SessionHub {
             current
         });
         self.notify();
-        current.unwrap_or(false)
+        match current {
+            Some(true) => self.standing(period, id, epoch, incarnation),
+            Some(false) => Standing::Stale,
+            None => Standing::Unknown,
+        }
     }
 
     /// A stream that was opened has ended.
@@ -250,7 +264,7 @@ impl SessionHub {
                 may_shut_down,
             }
         });
-        standing.unwrap_or(Standing::Stale)
+        standing.unwrap_or(Standing::Unknown)
     }
 
     /// Follows whether answers to brokers may have changed.

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ottla_replication::{
-    Effect, FollowerReport, FrameFacts, FrameKind, FrameVerdict, IsrAnswer, IsrProposal, Role,
-    Settings,
-    lineage::{self, Position},
-};
+use ottla_replication::{FollowerReport, FrameFacts, FrameKind, IsrAnswer, IsrProposal, Settings};
 use ottla_types::{BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, MonotonicMs, Offset};
 
 use super::{
     controller::Controller,
-    node::{Entry, Node, Session, index, offset},
+    node::{Entry, Node, index, offset},
 };
 
 /// A small deterministic generator (xorshift64*).
@@ -32,7 +28,7 @@ impl Dice {
 }
 
 #[derive(Clone)]
-enum Message {
+pub(super) enum Message {
     Subscribe {
         from: BrokerId,
         incarnation: BrokerEpoch,
@@ -63,26 +59,29 @@ enum Message {
 }
 
 pub(crate) struct Cluster {
-    mode: FlushMode,
-    settings: Settings,
-    dice: Dice,
-    now: MonotonicMs,
+    pub(super) mode: FlushMode,
+    pub(super) settings: Settings,
+    pub(super) dice: Dice,
+    pub(super) now: MonotonicMs,
     pub(crate) controller: Controller,
-    nodes: BTreeMap<BrokerId, Node>,
-    network: Vec<(BrokerId, Message)>,
+    pub(super) nodes: BTreeMap<BrokerId, Node>,
+    pub(super) network: Vec<(BrokerId, Message)>,
     pub(crate) committed: Vec<Entry>,
-    next_value: u64,
+    pub(super) next_value: u64,
     /// Highest high watermark seen, by leader and epoch.
-    led: BTreeMap<(BrokerId, LeaderEpoch), Offset>,
+    pub(super) led: BTreeMap<(BrokerId, LeaderEpoch), Offset>,
 }
 
 /// Stands for the controller in the network.
-const CONTROLLER: BrokerId = BrokerId(99);
+pub(super) const CONTROLLER: BrokerId = BrokerId(99);
 
 impl Cluster {
     pub(crate) fn new(mode: FlushMode, dice: Dice) -> Cluster {
-        let settings =
-            Settings { flush_mode: mode, min_insync_replicas: 2, replica_lag_time_ms_max: 1_000 };
+        let settings = Settings {
+            flush_mode: mode,
+            min_insync_replicas: 2,
+            replica_lag_time_ms_max: 1_000,
+        };
         let ids = [BrokerId(0), BrokerId(1), BrokerId(2)];
         Cluster {
             mode,
@@ -90,7 +89,10 @@ impl Cluster {
             dice,
             now: MonotonicMs(1),
             controller: Controller::new(&ids),
-            nodes: ids.iter().map(|id| (*id, Node::new(*id, settings))).collect(),
+            nodes: ids
+                .iter()
+                .map(|id| (*id, Node::new(*id, settings)))
+                .collect(),
             network: Vec::new(),
             committed: Vec::new(),
             next_value: 0,
@@ -129,8 +131,7 @@ impl Cluster {
                 let mode = self.mode;
                 let node = self.nodes.get_mut(&id).unwrap();
                 if node.up {
-                    node.checkpointed_hw =
-                        node.replica.high_watermark().min(offset(node.flushed));
+                    node.checkpointed_hw = node.replica.high_watermark().min(offset(node.flushed));
                     node.crash(kept, mode);
                 }
             }
@@ -147,14 +148,19 @@ impl Cluster {
     fn restart(&mut self, id: BrokerId) {
         let incarnation = self.controller.register(id);
         let cursor = self.controller.versions.len() - 1;
-        self.nodes.get_mut(&id).unwrap().restart(incarnation, cursor, self.settings);
+        self.nodes
+            .get_mut(&id)
+            .unwrap()
+            .restart(incarnation, cursor, self.settings);
     }
 
     fn produce(&mut self, id: BrokerId) {
         let now = self.now;
         let value = self.next_value;
         let node = self.nodes.get_mut(&id).unwrap();
-        let Some(leader) = node.replica.leader().filter(|_| node.up) else { return };
+        let Some(leader) = node.replica.leader().filter(|_| node.up) else {
+            return;
+        };
         let epoch = leader.leader_epoch();
         self.next_value += 1;
         node.append(&[(epoch, value)]);
@@ -177,13 +183,18 @@ impl Cluster {
     }
 
     /// A follower tells its leader how far it is.
-    fn report(&mut self, id: BrokerId) {
+    pub(super) fn report(&mut self, id: BrokerId) {
         let node = &self.nodes[&id];
-        let Some(follower) = node.replica.follower().filter(|f| node.up && f.is_subscribed())
+        let Some(follower) = node
+            .replica
+            .follower()
+            .filter(|f| node.up && f.is_subscribed())
         else {
             return;
         };
-        let Some(leader) = follower.leader() else { return };
+        let Some(leader) = follower.leader() else {
+            return;
+        };
         let report = FollowerReport {
             broker_id: id,
             incarnation: node.incarnation,
@@ -193,7 +204,13 @@ impl Cluster {
             no_space: false,
         };
         let subscription = follower.subscription();
-        self.network.push((leader, Message::Report { report, subscription }));
+        self.network.push((
+            leader,
+            Message::Report {
+                report,
+                subscription,
+            },
+        ));
     }
 
     fn deliver(&mut self) {
@@ -228,7 +245,14 @@ impl Cluster {
     /// A proposer whose answer does not come knows that it does not know, exactly once.
     fn give_up(&mut self, at: usize) {
         let (to, leader_epoch) = match &mut self.network[at] {
-            (_, Message::Propose { from, proposal, given_up }) if !*given_up => {
+            (
+                _,
+                Message::Propose {
+                    from,
+                    proposal,
+                    given_up,
+                },
+            ) if !*given_up => {
                 *given_up = true;
                 (*from, proposal.leader_epoch)
             }
@@ -236,14 +260,23 @@ impl Cluster {
             _ => return,
         };
         let answer = IsrAnswer::Unknown;
-        self.network.push((to, Message::Answer { leader_epoch, answer }));
+        self.network.push((
+            to,
+            Message::Answer {
+                leader_epoch,
+                answer,
+            },
+        ));
     }
 
     fn repeat(&mut self) {
         if !self.network.is_empty() {
             let at = self.dice.below(self.network.len());
             // Proposals and their answers are remote calls: one answer each.
-            if !matches!(self.network[at].1, Message::Propose { .. } | Message::Answer { .. }) {
+            if !matches!(
+                self.network[at].1,
+                Message::Propose { .. } | Message::Answer { .. }
+            ) {
                 self.network.push(self.network[at].clone());
             }
         }
@@ -287,13 +320,16 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).unwrap();
         let mut effects = Vec::new();
         for follower in std::mem::take(&mut node.sessions).into_keys() {
-            node.replica.on_follower_disconnected(now, follower, &mut effects);
+            node.replica
+                .on_follower_disconnected(now, follower, &mut effects);
         }
         self.perform(id, effects);
     }
 
     fn pass_time(&mut self) {
-        self.now = self.now.plus_ms(50 + u64::try_from(self.dice.below(400)).unwrap());
+        self.now = self
+            .now
+            .plus_ms(50 + u64::try_from(self.dice.below(400)).unwrap());
         self.tick_all();
     }
 
@@ -311,7 +347,9 @@ impl Cluster {
     /// A leader sends each session what it has appended since.
     fn push(&mut self, id: BrokerId) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let Some(leader) = node.replica.leader().filter(|_| node.up) else { return };
+        let Some(leader) = node.replica.leader().filter(|_| node.up) else {
+            return;
+        };
         let (leader_epoch, high_watermark) = (leader.leader_epoch(), leader.high_watermark());
         let end = offset(node.log.len());
         for (follower, session) in &mut node.sessions {
@@ -336,227 +374,8 @@ impl Cluster {
                 log_start_offset: Offset::ZERO,
                 kind,
             };
-            self.network.push((*follower, Message::Frame { facts, entries }));
-        }
-    }
-
-    fn receive(&mut self, to: BrokerId, message: Message) {
-        if to == CONTROLLER {
-            let Message::Propose { from, proposal, given_up } = message else { return };
-            let answer = self.controller.alter(from, &proposal);
-            if given_up {
-                return;
-            }
-            // The answer may be lost: then the leader is told that it does not know.
-            let answer = if self.dice.below(4) == 0 { IsrAnswer::Unknown } else { answer };
-            let leader_epoch = proposal.leader_epoch;
-            self.network.push((from, Message::Answer { leader_epoch, answer }));
-            return;
-        }
-        if !self.nodes[&to].up {
-            return;
-        }
-        let now = self.now;
-        let mut effects = Vec::new();
-        let node = self.nodes.get_mut(&to).unwrap();
-        match message {
-            Message::Subscribe { .. } => self.on_subscribe(to, message),
-            Message::Report { report, subscription } => {
-                let session = node.sessions.get(&report.broker_id);
-                if session.is_some_and(|s| s.subscription == subscription) {
-                    let _ = node.replica.on_report(now, report, &mut effects);
-                }
-                self.perform(to, effects);
-            }
-            Message::Frame { facts, entries } => self.on_frame(to, facts, &entries),
-            Message::Answer { leader_epoch, answer } => {
-                node.replica.on_isr_answer(now, leader_epoch, &answer, &mut effects);
-                self.perform(to, effects);
-            }
-            Message::Propose { .. } => {}
-        }
-    }
-
-    fn on_subscribe(&mut self, to: BrokerId, message: Message) {
-        let Message::Subscribe {
-            from,
-            incarnation,
-            leader_epoch,
-            subscription,
-            log_end,
-            last_epoch,
-            flushed,
-        } = message
-        else {
-            return;
-        };
-        let now = self.now;
-        let node = self.nodes.get_mut(&to).unwrap();
-        let Some(leader) = node.replica.leader() else { return };
-        let newer = node.sessions.get(&from).is_some_and(|s| s.subscription > subscription);
-        if leader.leader_epoch() != leader_epoch || newer {
-            return;
-        }
-        let high_watermark = leader.high_watermark();
-        let end = offset(node.log.len());
-        let kind =
-            match lineage::compare(&node.epochs, Offset::ZERO, end, last_epoch, log_end) {
-                Position::Matches => FrameKind::Marks,
-                Position::Diverges { epoch, end } => FrameKind::Diverging { epoch, end },
-                Position::OutOfRange => FrameKind::OutOfRange,
-            };
-        let mut effects = Vec::new();
-        if kind == FrameKind::Marks {
-            let session = Session {
-                subscription,
-                next: log_end,
-                sent_high_watermark: high_watermark,
-            };
-            node.sessions.insert(from, session);
-            let report = FollowerReport {
-                broker_id: from,
-                incarnation,
-                leader_epoch,
-                log_end_offset: log_end,
-                flushed_offset: flushed,
-                no_space: false,
-            };
-            let _ = node.replica.on_report(now, report, &mut effects);
-        }
-        let facts = FrameFacts {
-            leader_epoch,
-            subscription,
-            high_watermark,
-            log_start_offset: Offset::ZERO,
-            kind,
-        };
-        self.network.push((from, Message::Frame { facts, entries: Vec::new() }));
-        self.perform(to, effects);
-    }
-
-    fn on_frame(&mut self, to: BrokerId, facts: FrameFacts, entries: &[Entry]) {
-        let now = self.now;
-        let node = self.nodes.get_mut(&to).unwrap();
-        let mut effects = Vec::new();
-        let verdict = node.replica.on_frame(now, &facts, &node.epochs, &mut effects);
-        match verdict {
-            FrameVerdict::Ignore => {}
-            FrameVerdict::Append => {
-                node.append(entries);
-                node.replica.on_log(now, node.marks(), &mut effects);
-                node.replica.on_leader_marks(&facts, &mut effects);
-            }
-            FrameVerdict::Marks => node.replica.on_leader_marks(&facts, &mut effects),
-            FrameVerdict::Truncate { to: cut } => {
-                // never below what it knew as committed.
-                assert!(
-                    cut >= node.replica.high_watermark(),
-                    "{to} would cut to {cut}, below its high watermark {}",
-                    node.replica.high_watermark()
-                );
-                node.truncate(cut);
-                node.flushed = node.log.len();
-                node.replica.on_truncated(node.marks(), &mut effects);
-            }
-            FrameVerdict::RestartAt { .. } => panic!("no log start ever moves in this model"),
-        }
-        self.perform(to, effects);
-        self.report(to);
-    }
-
-    fn perform(&mut self, id: BrokerId, effects: Vec<Effect>) {
-        for effect in effects {
-            let node = self.nodes.get_mut(&id).unwrap();
-            match effect {
-                Effect::BecameLeader { leader_epoch, start } => {
-                    node.sessions.clear();
-                    if node.epochs.last().is_none_or(|(epoch, _)| *epoch < leader_epoch) {
-                        node.drop_empty_epochs();
-                        node.epochs.push((leader_epoch, start));
-                    }
-                }
-                Effect::LeadershipEnded => node.sessions.clear(),
-                Effect::BecameFollower { .. } => node.drop_empty_epochs(),
-                Effect::HighWatermark(_) | Effect::IsrChanged { .. } => {}
-                Effect::ProposeIsr(proposal) => {
-                    self.network.push((CONTROLLER, Message::Propose { from: id, proposal, given_up: false }));
-                }
-                Effect::Subscribe { leader, leader_epoch, subscription } => {
-                    let message = Message::Subscribe {
-                        from: id,
-                        incarnation: node.incarnation,
-                        leader_epoch,
-                        subscription,
-                        log_end: offset(node.log.len()),
-                        last_epoch: node.last_record_epoch(),
-                        flushed: offset(node.flushed),
-                    };
-                    self.network.push((leader, message));
-                }
-            }
-        }
-    }
-
-    pub(crate) fn check(&mut self) {
-        self.check_committed();
-        for node in self.nodes.values() {
-            let hw = node.replica.high_watermark();
-            assert!(!node.up || hw <= offset(node.log.len()), "R-17");
-            if let Role::Leader(leader) = node.replica.role() {
-                let seen = self.led.entry((node.id, leader.leader_epoch())).or_default();
-                assert!(hw >= *seen, "R-6: {} fell from {seen} to {hw}", node.id);
-                *seen = hw;
-                self.check_maximal(node);
-            }
-        }
-        self.check_log_matching();
-    }
-
-    /// what any leader calls committed agrees, and the committed ISR stores it.
-    fn check_committed(&mut self) {
-        for node in self.nodes.values().filter(|node| node.up) {
-            let Some(leader) = node.replica.leader() else { continue };
-            let hw = index(leader.high_watermark());
-            let known = hw.min(self.committed.len());
-            assert_eq!(node.log[..known], self.committed[..known], "P-2: leader {}", node.id);
-            self.committed.extend_from_slice(&node.log[known..hw]);
-        }
-        let current = self.controller.current();
-        for member in &current.isr {
-            let node = &self.nodes[member];
-            let stored = match self.mode {
-                FlushMode::Ack => node.flushed,
-                FlushMode::Page => node.log.len(),
-            };
-            let count = self.committed.len();
-            assert!(stored >= count, "R-4: {member} stores {stored} of {count} committed");
-            assert_eq!(node.log[..count], self.committed[..], "R-4: {member}");
-        }
-    }
-
-    /// a leader whose record is the current one counts every committed member.
-    fn check_maximal(&self, node: &Node) {
-        let current = self.controller.current();
-        let leader = node.replica.leader().unwrap();
-        if leader.leader_epoch() != current.leader_epoch {
-            return;
-        }
-        if leader.partition_epoch() == current.partition_epoch {
-            assert_eq!(leader.isr(), sorted(&current.isr), "R-12");
-        }
-        if leader.partition_epoch().next() == current.partition_epoch {
-            let removed_elsewhere = current.isr.len() < leader.isr().len();
-            let covered = current.isr.iter().all(|b| leader.maximal_isr().contains(b));
-            assert!(covered || removed_elsewhere, "R-12: an addition does not bind");
-        }
-    }
-
-    /// equal offset and epoch means equal logs up to there.
-    fn check_log_matching(&self) {
-        let logs: Vec<&Vec<Entry>> = self.nodes.values().map(|node| &node.log).collect();
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            let shared = logs[a].iter().zip(logs[b]).rposition_equal_epoch();
-            assert_eq!(logs[a][..shared], logs[b][..shared], "R-2");
+            self.network
+                .push((*follower, Message::Frame { facts, entries }));
         }
     }
 
@@ -566,7 +385,13 @@ impl Cluster {
             self.give_up(at);
         }
         self.network.retain(|(_, message)| {
-            matches!(message, Message::Answer { answer: IsrAnswer::Unknown, .. })
+            matches!(
+                message,
+                Message::Answer {
+                    answer: IsrAnswer::Unknown,
+                    ..
+                }
+            )
         });
         let ids = [BrokerId(0), BrokerId(1), BrokerId(2)];
         for id in ids {
@@ -603,42 +428,10 @@ impl Cluster {
         }
     }
 
-    /// full ISR, high watermark at the log end, equal logs.
-    pub(crate) fn check_converged(&self) {
-        let current = self.controller.current();
-        assert_eq!(sorted(&current.isr).len(), 3, "R-19: full isr, {current:?}");
-        let leader = &self.nodes[&current.leader.expect("R-19: a leader")];
-        assert!(leader.log.len() > self.committed.len().saturating_sub(1));
-        for node in self.nodes.values() {
-            assert_eq!(node.log, leader.log, "R-19: equal logs");
-            assert_eq!(node.replica.high_watermark(), offset(leader.log.len()), "R-19: idle");
-        }
-    }
-
     pub(crate) fn fingerprint(&self) -> Vec<(Vec<Entry>, Offset)> {
-        self.nodes.values().map(|n| (n.log.clone(), n.replica.high_watermark())).collect()
-    }
-}
-
-fn sorted(brokers: &[BrokerId]) -> Vec<BrokerId> {
-    let mut brokers = brokers.to_vec();
-    brokers.sort_unstable();
-    brokers
-}
-
-trait SharedPrefix {
-    /// One past the last position at which both entries have the same epoch.
-    fn rposition_equal_epoch(self) -> usize;
-}
-
-impl<'a, I: Iterator<Item = (&'a Entry, &'a Entry)>> SharedPrefix for I {
-    fn rposition_equal_epoch(self) -> usize {
-        let mut shared = 0;
-        for (position, (a, b)) in self.enumerate() {
-            if a.0 == b.0 {
-                shared = position + 1;
-            }
-        }
-        shared
+        self.nodes
+            .values()
+            .map(|n| (n.log.clone(), n.replica.high_watermark()))
+            .collect()
     }
 }

@@ -13,9 +13,15 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn new(brokers: &[BrokerId]) -> Controller {
-        let registered = brokers
-            .iter()
-            .map(|b| (*b, Registered { epoch: BrokerEpoch::saturating(1), eligible: true }));
+        let registered = brokers.iter().map(|b| {
+            (
+                *b,
+                Registered {
+                    epoch: BrokerEpoch::saturating(1),
+                    eligible: true,
+                },
+            )
+        });
         let first = Assignment {
             replicas: brokers.to_vec(),
             isr: brokers.to_vec(),
@@ -25,7 +31,11 @@ impl Controller {
             recovering: false,
             registered: registered.collect::<BTreeMap<_, _>>(),
         };
-        Controller { versions: vec![first], next_broker_epoch: 2, elections: 0 }
+        Controller {
+            versions: vec![first],
+            next_broker_epoch: 2,
+            elections: 0,
+        }
     }
 
     pub(crate) fn current(&self) -> &Assignment {
@@ -33,7 +43,10 @@ impl Controller {
     }
 
     fn eligible(&self, broker: BrokerId) -> bool {
-        self.current().registered.get(&broker).is_some_and(|r| r.eligible)
+        self.current()
+            .registered
+            .get(&broker)
+            .is_some_and(|r| r.eligible)
     }
 
     /// Leaves the ISR unless it is the last member, and leads no more.
@@ -62,7 +75,13 @@ impl Controller {
         let epoch = BrokerEpoch::saturating(self.next_broker_epoch);
         self.next_broker_epoch += 1;
         let mut next = self.current().clone();
-        next.registered.insert(broker, Registered { epoch, eligible: false });
+        next.registered.insert(
+            broker,
+            Registered {
+                epoch,
+                eligible: false,
+            },
+        );
         self.push(next, |_| true);
         epoch
     }
@@ -71,9 +90,14 @@ impl Controller {
         let live = |broker: &BrokerId| {
             next.registered.get(broker).is_some_and(|r| r.eligible) && may_lead(*broker)
         };
-        let stays = next.leader.filter(|leader| live(leader) && next.isr.contains(leader));
+        let stays = next
+            .leader
+            .filter(|leader| live(leader) && next.isr.contains(leader));
         let leader = stays.or_else(|| {
-            next.replicas.iter().copied().find(|b| next.isr.contains(b) && live(b))
+            next.replicas
+                .iter()
+                .copied()
+                .find(|b| next.isr.contains(b) && live(b))
         });
         if leader != next.leader {
             next.leader = leader;

@@ -113,8 +113,13 @@ impl Node {
         // Recovery flushes what it found.
         self.flushed = self.log.len();
         let subscription = u64::try_from(incarnation.get()).unwrap() << 32;
-        self.replica =
-            Replica::new(self.id, settings, self.marks(), self.checkpointed_hw, subscription);
+        self.replica = Replica::new(
+            self.id,
+            settings,
+            self.marks(),
+            self.checkpointed_hw,
+            subscription,
+        );
         self.connect();
     }
 }

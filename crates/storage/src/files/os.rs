@@ -50,7 +50,10 @@ impl Files for OsFiles {
             .map(|entry| {
                 let entry = entry?;
                 let is_directory = entry.file_type()?.is_dir();
-                Ok(Entry { name: entry.file_name().to_string_lossy().into_owned(), is_directory })
+                Ok(Entry {
+                    name: entry.file_name().to_string_lossy().into_owned(),
+                    is_directory,
+                })
             })
             .collect()
     }

@@ -50,7 +50,9 @@ impl Log {
     ) -> Result<Appended, AppendError> {
         let mut appended = self.append_many_as_leader(vec![batch], leader_epoch, now)?;
         // One batch went in, so one comes out.
-        appended.pop().ok_or(AppendError::Corrupt(BatchError::Length(0)))
+        appended
+            .pop()
+            .ok_or(AppendError::Corrupt(BatchError::Length(0)))
     }
 
     /// Appends validated batches as the leader of `leader_epoch`, with one write where they fit
@@ -67,7 +69,10 @@ impl Log {
         self.refuse_if_unusable()?;
         let latest = self.epochs.latest();
         if let Some(latest) = latest.filter(|latest| leader_epoch < *latest) {
-            return Err(AppendError::EpochRegressed { latest, found: leader_epoch });
+            return Err(AppendError::EpochRegressed {
+                latest,
+                found: leader_epoch,
+            });
         }
         let own_clock = self.config.timestamp_type == TimestampType::LogAppendTime;
         let mut placed = Vec::with_capacity(batches.len());
@@ -78,19 +83,25 @@ impl Log {
                 stamp_log_append_time(&mut batch, now);
             }
             let header = BatchHeader::parse(&batch).map_err(|error| match error {
-                BatchError::Offsets { last_offset_delta, .. } if last_offset_delta >= 0 => {
-                    AppendError::OffsetsExhausted
-                }
+                BatchError::Offsets {
+                    last_offset_delta, ..
+                } if last_offset_delta >= 0 => AppendError::OffsetsExhausted,
                 error => AppendError::Corrupt(error),
             })?;
             let size_bytes = header.size_bytes();
             if size_bytes != batch.len() {
-                let error = BatchError::Short { needed: size_bytes, have: batch.len() };
+                let error = BatchError::Short {
+                    needed: size_bytes,
+                    have: batch.len(),
+                };
                 return Err(AppendError::Corrupt(error));
             }
             let segment_bytes = self.config.segment_bytes_max();
             if size_bytes as u64 > segment_bytes {
-                return Err(AppendError::BatchTooLarge { size_bytes, segment_bytes });
+                return Err(AppendError::BatchTooLarge {
+                    size_bytes,
+                    segment_bytes,
+                });
             }
             next = header.next_offset();
             placed.push(place(header, batch.freeze())?);
@@ -126,7 +137,9 @@ impl Log {
                 return Err(AppendError::Corrupt(BatchError::Crc));
             }
             if !ActiveSegment::fits_any(batch.len()) {
-                return Err(AppendError::Corrupt(BatchError::Length(header.batch_length)));
+                return Err(AppendError::Corrupt(BatchError::Length(
+                    header.batch_length,
+                )));
             }
             let found = header.first_offset();
             if found != expected && !(placed.is_empty() && self.begins_with(&header)) {
@@ -142,14 +155,22 @@ impl Log {
             placed.push(place(header, bytes.slice_ref(batch))?);
         }
         let (Some(first), Some(last)) = (placed.first(), placed.last()) else {
-            return Err(AppendError::Corrupt(BatchError::Short { needed: 1, have: 0 }));
+            return Err(AppendError::Corrupt(BatchError::Short {
+                needed: 1,
+                have: 0,
+            }));
         };
         let (base_offset, last_offset) = (first.header.first_offset(), last.header.last_offset());
         if base_offset < self.log_end_offset() {
             self.begin_below(base_offset)?;
         }
         self.append_placed(&placed, now)?;
-        Ok(Appended { base_offset, last_offset, log_append_time: None, bytes })
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            log_append_time: None,
+            bytes,
+        })
     }
 
     /// Whether the log is empty and its start lies inside this batch: DeleteRecords may have moved
@@ -164,7 +185,8 @@ impl Log {
     /// Starts the empty log at the base of a batch that holds its start, which stays.
     fn begin_below(&mut self, base_offset: Offset) -> Result<(), AppendError> {
         let start = self.log_start_offset;
-        self.truncate_fully_and_start_at(base_offset).map_err(append_error)?;
+        self.truncate_fully_and_start_at(base_offset)
+            .map_err(append_error)?;
         self.log_start_offset = start;
         self.publish_log_start_offset();
         Ok(())
@@ -176,7 +198,10 @@ impl Log {
         let bytes: Vec<Bytes> = placed.iter().map(|placed| placed.bytes.clone()).collect();
         let (mut from, mut pending_bytes) = (0, 0);
         for (at, batch) in placed.iter().enumerate() {
-            if self.active.must_roll(&self.config, &batch.header, pending_bytes, now) {
+            if self
+                .active
+                .must_roll(&self.config, &batch.header, pending_bytes, now)
+            {
                 let written = self
                     .write_run(&placed[from..at], &bytes[from..at])
                     .and_then(|()| self.roll(now));
@@ -258,7 +283,11 @@ fn place(header: BatchHeader, bytes: Bytes) -> Result<Placed, AppendError> {
     } else {
         None
     };
-    Ok(Placed { header, bytes, marker })
+    Ok(Placed {
+        header,
+        bytes,
+        marker,
+    })
 }
 
 fn append_error(error: LogError) -> AppendError {
@@ -267,7 +296,11 @@ fn append_error(error: LogError) -> AppendError {
         other => {
             let source = std::io::Error::other(other.to_string());
             let path = std::path::PathBuf::new();
-            AppendError::Io(DiskError::Io { operation: "append", path, source })
+            AppendError::Io(DiskError::Io {
+                operation: "append",
+                path,
+                source,
+            })
         }
     }
 }

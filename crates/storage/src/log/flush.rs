@@ -67,8 +67,18 @@ impl FlushJob {
     #[must_use]
     pub fn run(self) -> FlushDone {
         let result = self.sync();
-        let FlushJob { generation, up_to, dir_changes, .. } = self;
-        FlushDone { generation, up_to, dir_changes, result }
+        let FlushJob {
+            generation,
+            up_to,
+            dir_changes,
+            ..
+        } = self;
+        FlushDone {
+            generation,
+            up_to,
+            dir_changes,
+            result,
+        }
     }
 
     fn sync(&self) -> Result<(), DiskError> {
@@ -91,7 +101,9 @@ impl FlushJob {
     }
 
     fn write_derived(&self) -> Result<(), DiskError> {
-        let Some(epochs) = &self.epochs else { return Ok(()) };
+        let Some(epochs) = &self.epochs else {
+            return Ok(());
+        };
         self.derived.write_epochs(epochs)?;
         for snapshot in &self.snapshots {
             self.derived.write_snapshot(self.generation, snapshot)?;
@@ -169,7 +181,8 @@ impl Log {
         if done.generation != self.generation {
             return Ok(());
         }
-        self.unsynced.retain(|segment| segment.end().offset > done.up_to);
+        self.unsynced
+            .retain(|segment| segment.end().offset > done.up_to);
         self.dir_synced = self.dir_synced.max(done.dir_changes);
         self.flushed_offset = self.flushed_offset.max(done.up_to);
         self.mark.set(self.flushed_offset);
@@ -179,15 +192,22 @@ impl Log {
     /// Removes the recovery floor once a checkpoint made it needless, and snapshots that newer
     /// ones replaced.
     fn remove_outlived(&mut self) -> Result<(), LogError> {
-        if self.floor.is_some_and(|serial| self.state.checkpoints_done() > serial) {
-            self.state.remove_file(&self.dir.join(names::RECOVERY_FLOOR))?;
+        if self
+            .floor
+            .is_some_and(|serial| self.state.checkpoints_done() > serial)
+        {
+            self.state
+                .remove_file(&self.dir.join(names::RECOVERY_FLOOR))?;
             self.floor = None;
         }
         // Those at the start of a segment stay with it, the two newest in any case.
         while self.snapshots.len() > 2 {
             let surplus = self.snapshots.iter().rev().skip(2).copied().find(|offset| {
                 *offset != self.active.base_offset()
-                    && self.sealed.binary_search_by_key(offset, |s| s.base_offset).is_err()
+                    && self
+                        .sealed
+                        .binary_search_by_key(offset, |s| s.base_offset)
+                        .is_err()
             });
             let Some(offset) = surplus else { break };
             self.snapshots.remove(&offset);

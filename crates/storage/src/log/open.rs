@@ -94,7 +94,10 @@ impl OpenLog {
         let listing = self.list()?;
         let floor_path = self.dir.join(names::RECOVERY_FLOOR);
         let floor = read_small_file(&*self.state.files, &floor_path, 64);
-        let floor = self.state.read("read", &floor_path, floor)?.map(|bytes| decode_floor(&bytes));
+        let floor = self
+            .state
+            .read("read", &floor_path, floor)?
+            .map(|bytes| decode_floor(&bytes));
         self.marks.durable_floor = floor;
         if let (Some(floor), Some(point)) = (floor, &mut self.marks.recovery_point) {
             *point = floor.min(*point);
@@ -114,7 +117,9 @@ impl OpenLog {
     /// Removes what an unfinished deletion, compaction or write left, and finishes swaps.
     fn tidy(&self) -> Result<(), LogError> {
         let mut changed = false;
-        let entries = self.state.read("list", &self.dir, self.state.files.list(&self.dir))?;
+        let entries = self
+            .state
+            .read("list", &self.dir, self.state.files.list(&self.dir))?;
         let cleaned = entries
             .iter()
             .filter(|entry| entry.name.ends_with(names::CLEANED))
@@ -123,7 +128,9 @@ impl OpenLog {
             .min();
         for entry in &entries {
             let name = entry.name.as_str();
-            let swap_of = name.strip_suffix(names::SWAP).and_then(names::parse_segment_file);
+            let swap_of = name
+                .strip_suffix(names::SWAP)
+                .and_then(names::parse_segment_file);
             let unfinished_swap =
                 swap_of.is_some_and(|(base, _)| cleaned.is_some_and(|cleaned| base >= cleaned));
             let litter = [names::DELETED, names::CLEANED, names::TEMPORARY]
@@ -144,12 +151,16 @@ impl OpenLog {
     }
 
     fn list(&self) -> Result<Listing, LogError> {
-        let entries = self.state.read("list", &self.dir, self.state.files.list(&self.dir))?;
+        let entries = self
+            .state
+            .read("list", &self.dir, self.state.files.list(&self.dir))?;
         let mut listing = Listing::default();
         let (mut offsets, mut times) = (BTreeSet::new(), BTreeSet::new());
         for entry in &entries {
             listing.damaged |= entry.name.ends_with(names::DAMAGED);
-            let Some((base, suffix)) = names::parse_segment_file(&entry.name) else { continue };
+            let Some((base, suffix)) = names::parse_segment_file(&entry.name) else {
+                continue;
+            };
             let _ = match suffix {
                 names::LOG => listing.logs.insert(base),
                 names::OFFSET_INDEX => offsets.insert(base),
@@ -158,9 +169,13 @@ impl OpenLog {
                 _ => false,
             };
         }
-        for base in offsets.union(&times).filter(|base| !listing.logs.contains(base)) {
+        for base in offsets
+            .union(&times)
+            .filter(|base| !listing.logs.contains(base))
+        {
             for suffix in [names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX] {
-                self.state.remove_file(&self.dir.join(names::segment_file(*base, suffix)))?;
+                self.state
+                    .remove_file(&self.dir.join(names::segment_file(*base, suffix)))?;
             }
         }
         listing.indexed = offsets.intersection(&times).copied().collect();
@@ -182,11 +197,17 @@ impl OpenLog {
             self.drop_all(&mut recovered, mark)?;
             log_end_offset = mark;
         }
-        let first = recovered.sealed.first().map_or(recovered.active.base_offset(), |s| s.base_offset);
+        let first = recovered
+            .sealed
+            .first()
+            .map_or(recovered.active.base_offset(), |s| s.base_offset);
         let log_start_offset = mark.max(first);
         let high_watermark = self.marks.high_watermark.unwrap_or(log_start_offset);
         recovery.checkpoint_ahead |= high_watermark > log_end_offset
-            || self.marks.recovery_point.is_some_and(|point| point > log_end_offset);
+            || self
+                .marks
+                .recovery_point
+                .is_some_and(|point| point > log_end_offset);
         recovery.high_watermark = high_watermark.clamp(log_start_offset, log_end_offset);
         let later = snapshots.split_off(&log_end_offset.next());
         let derived = DerivedFiles::new(self.dir.clone(), Arc::clone(&self.state));
@@ -201,9 +222,14 @@ impl OpenLog {
             self.config.counts_flushed_only(),
         );
         let segments = recovered.sealed.iter().cloned();
-        let segments = segments.chain([Arc::clone(&recovered.active.segment)]).collect();
+        let segments = segments
+            .chain([Arc::clone(&recovered.active.segment)])
+            .collect();
         let shared = Shared {
-            snapshot: ArcSwap::from_pointee(Snapshot { generation: 0, segments }),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                generation: 0,
+                segments,
+            }),
             log_start_offset: AtomicI64::new(log_start_offset.get()),
             state: Arc::clone(&self.state),
             dir: self.dir.clone(),
@@ -249,8 +275,14 @@ impl OpenLog {
         let bases = sealed.iter().map(|segment| segment.base_offset);
         let bases: Vec<Offset> = bases.chain([recovered.active.base_offset()]).collect();
         for base in bases.iter().rev() {
-            for suffix in [names::LOG, names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX] {
-                self.state.remove_file(&self.dir.join(names::segment_file(*base, suffix)))?;
+            for suffix in [
+                names::LOG,
+                names::OFFSET_INDEX,
+                names::TIME_INDEX,
+                names::TXN_INDEX,
+            ] {
+                self.state
+                    .remove_file(&self.dir.join(names::segment_file(*base, suffix)))?;
             }
         }
         recovered.active = ActiveSegment::create(&self.state, &self.dir, start, self.now)?;
@@ -266,7 +298,7 @@ impl Log {
         let text = match read_small_file(&*self.state.files, &path, EPOCHS_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => None,
-            Err(error) => return Err(self.state.read::<()>("read", &path, Err(error)).map_or_else(Into::into, |()| LogError::Disk(DiskError::DirectoryFailed))),
+            Err(error) => self.state.read("read", &path, Err(error))?,
         };
         let found = text.as_deref().and_then(EpochCache::decode);
         self.epochs = found.clone().unwrap_or_default();

@@ -1,28 +1,19 @@
-//! Checking segments, finishing swaps, and rebuilding what is derived from the batches.
+//! Checking segments: how much of each is good, and what becomes of the rest.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ottla_records::{BatchHeader, end_transaction};
-use ottla_types::{LeaderEpoch, Offset};
+use ottla_records::BatchHeader;
+use ottla_types::Offset;
 
 use super::open::{Listing, OpenLog};
-use super::Log;
 use crate::active::{ActiveSegment, FoundSegment};
-use crate::epoch_cache::EpochCache;
 use crate::error::{DiskError, LogError};
-use crate::files::{Access, File, read_full_at, read_small_file, write_bytes_at};
+use crate::files::{Access, File, read_full_at, write_bytes_at};
 use crate::index::{IndexFiles, Indexes, KnownEntries, OFFSET_ENTRY, TIME_ENTRY};
 use crate::names;
-use crate::producer_snapshot;
-use crate::producers::Producers;
-use crate::scan::{Found, HeadScan, SCAN_CHUNK, ScanError, check_body, read_batch};
+use crate::scan::{HeadScan, SCAN_CHUNK, ScanError, check_body};
 use crate::segment::{Segment, SegmentEnd};
-
-/// A control batch is a handful of bytes.
-const CONTROL_BYTES_MAX: usize = 64 * 1024;
-/// Largest producer snapshot that is believed.
-const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
 /// The segments as they are after recovery.
 #[derive(Debug)]
@@ -62,10 +53,18 @@ impl OpenLog {
         let mut all = Vec::with_capacity(listing.logs.len());
         for base_offset in listing.logs.iter().copied() {
             let path = self.path(base_offset, names::LOG);
-            let file =
-                self.state.read("open", &path, self.state.files.open(&path, Access::ReadWrite))?;
+            let file = self.state.read(
+                "open",
+                &path,
+                self.state.files.open(&path, Access::ReadWrite),
+            )?;
             let size = self.state.read("stat", &path, file.size())?;
-            all.push(Candidate { base_offset, file, size, checked: false });
+            all.push(Candidate {
+                base_offset,
+                file,
+                size,
+                checked: false,
+            });
         }
         Ok(all)
     }
@@ -75,9 +74,14 @@ impl OpenLog {
     fn durable_mark(&self) -> Offset {
         let point = self.marks.recovery_point.unwrap_or(Offset::ZERO);
         let high_watermark = self.marks.high_watermark.unwrap_or(Offset::ZERO);
-        let mark =
-            if self.config.counts_flushed_only() { point.max(high_watermark) } else { point };
-        self.marks.durable_floor.map_or(mark, |floor| mark.min(floor))
+        let mark = if self.config.counts_flushed_only() {
+            point.max(high_watermark)
+        } else {
+            point
+        };
+        self.marks
+            .durable_floor
+            .map_or(mark, |floor| mark.min(floor))
     }
 
     /// What a read or a walk of a file said, as this log's error.
@@ -86,7 +90,11 @@ impl OpenLog {
             ScanError::Io(source) => {
                 let path = self.path(base, names::LOG);
                 self.state.note_read_error(&path, &source);
-                LogError::Disk(DiskError::Io { operation: "read", path, source })
+                LogError::Disk(DiskError::Io {
+                    operation: "read",
+                    path,
+                    source,
+                })
             }
             ScanError::Bad { .. } => LogError::Corrupt { offset: base },
         })
@@ -96,7 +104,12 @@ impl OpenLog {
 /// Finds out how much of the segments is good, cuts the rest off, and opens them.
 pub(super) fn recover_segments(open: &OpenLog, listing: &Listing) -> Result<Recovered, LogError> {
     let mut candidates = open.candidates(listing)?;
-    let mut work = Work { open, truncated_bytes: 0, scanned_bytes: 0, damaged: false };
+    let mut work = Work {
+        open,
+        truncated_bytes: 0,
+        scanned_bytes: 0,
+        damaged: false,
+    };
     if !open.clean {
         work.check_from_recovery_point(&mut candidates)?;
     }
@@ -120,25 +133,38 @@ pub(super) fn recover_segments(open: &OpenLog, listing: &Listing) -> Result<Reco
     let mut active = open.walked(last.base_offset, reopened)?;
     active.cut_index_files()?;
     let mut sealed = Vec::with_capacity(candidates.len());
-    let next_bases: Vec<Offset> =
-        candidates.iter().skip(1).map(|c| c.base_offset).chain([active.base_offset()]).collect();
+    let next_bases: Vec<Offset> = candidates
+        .iter()
+        .skip(1)
+        .map(|c| c.base_offset)
+        .chain([active.base_offset()])
+        .collect();
     for (candidate, next_base) in candidates.iter().zip(next_bases) {
-        let sane = listing.indexed.contains(&candidate.base_offset)
-            && work.indexes_are_sane(candidate)?;
+        let sane =
+            listing.indexed.contains(&candidate.base_offset) && work.indexes_are_sane(candidate)?;
         if candidate.checked || !sane {
             indexes_rebuilt += 1;
             work.rebuild_indexes(candidate)?;
         }
         let files = Arc::clone(&open.state.files);
         let files = IndexFiles::new(files, open.dir.clone(), candidate.base_offset);
-        let end = SegmentEnd { position: candidate.size, offset: next_base };
+        let end = SegmentEnd {
+            position: candidate.size,
+            offset: next_base,
+        };
         let (file, indexes) = (Arc::clone(&candidate.file), Indexes::in_files(files));
-        sealed.push(Arc::new(Segment::new(candidate.base_offset, file, indexes, end)));
+        sealed.push(Arc::new(Segment::new(
+            candidate.base_offset,
+            file,
+            indexes,
+            end,
+        )));
     }
     if !open.clean {
         let path = open.path(last.base_offset, names::LOG);
         // What was checked may be in the page cache only.
-        open.state.synced("sync", &path, active.segment.file.sync())?;
+        open.state
+            .synced("sync", &path, active.segment.file.sync())?;
     }
     Ok(work.finish(sealed, active, indexes_rebuilt, false))
 }
@@ -159,7 +185,12 @@ impl Work<'_> {
         indexes_rebuilt: usize,
         changed: bool,
     ) -> Recovered {
-        let Work { truncated_bytes, scanned_bytes, damaged, .. } = self;
+        let Work {
+            truncated_bytes,
+            scanned_bytes,
+            damaged,
+            ..
+        } = self;
         Recovered {
             sealed,
             active,
@@ -173,8 +204,12 @@ impl Work<'_> {
 
     fn check_from_recovery_point(&mut self, all: &mut Vec<Candidate>) -> Result<(), LogError> {
         let point = self.open.marks.recovery_point.unwrap_or(Offset::ZERO);
-        let from = all.partition_point(|c| c.base_offset <= point).saturating_sub(1);
-        let Some(first) = all.get(from) else { return Ok(()) };
+        let from = all
+            .partition_point(|c| c.base_offset <= point)
+            .saturating_sub(1);
+        let Some(first) = all.get(from) else {
+            return Ok(());
+        };
         let position = self.position_of(first, point)?;
         self.check(all, from, position)?;
         let mark = self.open.durable_mark();
@@ -196,10 +231,15 @@ impl Work<'_> {
         let (open, base) = (self.open, candidate.base_offset);
         let mut known = KnownEntries::read(&*open.state.files, &open.dir, base);
         let below = point.since(base);
-        known.offsets.retain(|entry| i64::from(entry.relative) < below);
+        known
+            .offsets
+            .retain(|entry| i64::from(entry.relative) < below);
         let kept = known.checked_below(&*candidate.file, base, candidate.size);
         let kept = open.walked(base, kept)?;
-        Ok(kept.offsets.last().map_or(0, |entry| u64::from(entry.position)))
+        Ok(kept
+            .offsets
+            .last()
+            .map_or(0, |entry| u64::from(entry.position)))
     }
 
     /// Checks segments from one on, the first from `position` on; cuts at the first bad batch.
@@ -232,8 +272,11 @@ impl Work<'_> {
         let (file, size) = (&*candidate.file, candidate.size);
         let mut scan = HeadScan::new(file, from, size, SCAN_CHUNK);
         let mut buffer = Vec::new();
-        let mut checked =
-            Checked { good_bytes: from, next_offset: candidate.base_offset, bad: false };
+        let mut checked = Checked {
+            good_bytes: from,
+            next_offset: candidate.base_offset,
+            bad: false,
+        };
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,
@@ -281,12 +324,19 @@ impl Work<'_> {
             tracing::info!(dir = %open.dir.display(), offset = %end, bytes = lost, "cut torn tail");
         }
         for candidate in later.iter().rev() {
-            for suffix in [names::LOG, names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX] {
-                open.state.remove_file(&open.path(candidate.base_offset, suffix))?;
+            for suffix in [
+                names::LOG,
+                names::OFFSET_INDEX,
+                names::TIME_INDEX,
+                names::TXN_INDEX,
+            ] {
+                open.state
+                    .remove_file(&open.path(candidate.base_offset, suffix))?;
             }
         }
         let path = open.path(candidate.base_offset, names::LOG);
-        open.state.written("truncate", &path, candidate.file.set_size(good_bytes))?;
+        open.state
+            .written("truncate", &path, candidate.file.set_size(good_bytes))?;
         open.state.synced("sync", &path, candidate.file.sync())?;
         candidate.size = good_bytes;
         Ok(())
@@ -307,11 +357,18 @@ impl Work<'_> {
         };
         for candidate in later.iter().rev() {
             let from = open.path(candidate.base_offset, names::LOG);
-            let renamed = open.state.files.rename(&from, &aside(candidate.base_offset));
+            let renamed = open
+                .state
+                .files
+                .rename(&from, &aside(candidate.base_offset));
             open.state.written("rename", &from, renamed)?;
         }
         let path = aside(candidate.base_offset);
-        let copy = open.state.read("create", &path, open.state.files.open(&path, Access::Replace))?;
+        let copy = open.state.read(
+            "create",
+            &path,
+            open.state.files.open(&path, Access::Replace),
+        )?;
         let mut buffer = vec![0; SCAN_CHUNK];
         let mut position = good_bytes;
         while position < candidate.size {
@@ -339,7 +396,11 @@ impl Work<'_> {
         ActiveSegment::reopen(
             &open.state,
             &open.dir,
-            FoundSegment { base_offset, file, size },
+            FoundSegment {
+                base_offset,
+                file,
+                size,
+            },
             &known,
             open.config.index_interval_bytes,
             open.now,
@@ -349,11 +410,15 @@ impl Work<'_> {
     /// Whether the index files of a segment that was durable look like what sealing left.
     fn indexes_are_sane(&self, candidate: &Candidate) -> Result<bool, LogError> {
         let open = self.open;
-        for (suffix, entry) in [(names::OFFSET_INDEX, OFFSET_ENTRY), (names::TIME_INDEX, TIME_ENTRY)]
-        {
+        for (suffix, entry) in [
+            (names::OFFSET_INDEX, OFFSET_ENTRY),
+            (names::TIME_INDEX, TIME_ENTRY),
+        ] {
             let path = open.path(candidate.base_offset, suffix);
             let file = open.state.files.open(&path, Access::Read);
-            let size = open.state.read("stat", &path, file.and_then(|file| file.size()))?;
+            let size = open
+                .state
+                .read("stat", &path, file.and_then(|file| file.size()))?;
             if size % entry as u64 != 0 {
                 return Ok(false);
             }
@@ -367,7 +432,9 @@ impl Work<'_> {
     }
 
     fn rebuild_indexes(&self, candidate: &Candidate) -> Result<(), LogError> {
-        let mut active = self.open.walked(candidate.base_offset, self.reopen(candidate))?;
+        let mut active = self
+            .open
+            .walked(candidate.base_offset, self.reopen(candidate))?;
         active.cut_index_files()?;
         active.seal();
         Ok(active.sync_all()?)
@@ -382,28 +449,47 @@ fn continues(base_offset: Offset, checked: &Checked, header: &BatchHeader) -> bo
 
 /// Puts a compacted segment in the place of those that it covers: a compaction ended in between.
 pub(super) fn finish_swap(open: &OpenLog, base: Offset) -> Result<(), LogError> {
-    let swap = |suffix| open.dir.join(format!("{}{}", names::segment_file(base, suffix), names::SWAP));
+    let swap = |suffix| {
+        open.dir.join(format!(
+            "{}{}",
+            names::segment_file(base, suffix),
+            names::SWAP
+        ))
+    };
     let path = swap(names::LOG);
-    let file = open.state.read("open", &path, open.state.files.open(&path, Access::Read))?;
+    let file = open
+        .state
+        .read("open", &path, open.state.files.open(&path, Access::Read))?;
     let size = open.state.read("stat", &path, file.size())?;
     let mut scan = HeadScan::new(&*file, 0, size, SCAN_CHUNK);
     let mut end = base;
     while let Some(found) = open.walked(base, scan.next())? {
         end = found.header.next_offset();
     }
-    let entries = open.state.read("list", &open.dir, open.state.files.list(&open.dir))?;
+    let entries = open
+        .state
+        .read("list", &open.dir, open.state.files.list(&open.dir))?;
     for entry in entries {
         let covered = names::parse_segment_file(&entry.name).is_some_and(|(other, suffix)| {
-            let of_segment =
-                [names::LOG, names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX]
-                    .contains(&suffix);
+            let of_segment = [
+                names::LOG,
+                names::OFFSET_INDEX,
+                names::TIME_INDEX,
+                names::TXN_INDEX,
+            ]
+            .contains(&suffix);
             of_segment && (other == base || (other > base && other < end))
         });
         if covered {
             open.state.remove_file(&open.dir.join(&entry.name))?;
         }
     }
-    for suffix in [names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX, names::LOG] {
+    for suffix in [
+        names::OFFSET_INDEX,
+        names::TIME_INDEX,
+        names::TXN_INDEX,
+        names::LOG,
+    ] {
         let to = open.path(base, suffix);
         match open.state.files.rename(&swap(suffix), &to) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -411,152 +497,4 @@ pub(super) fn finish_swap(open: &OpenLog, base: Offset) -> Result<(), LogError> 
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-impl Log {
-    /// Epochs and producers derived from the batches alone, as if every file of them were lost.
-    pub(crate) fn derived_anew(&mut self) -> (EpochCache, Vec<crate::ActiveProducer>) {
-        let kept = (
-            std::mem::take(&mut self.snapshots),
-            self.epochs.clone(),
-            self.producers.clone(),
-            self.epochs_version,
-        );
-        self.rebuild_producers().expect("the log can be read");
-        self.rebuild_epochs().expect("the log can be read");
-        let anew = (self.epochs.clone(), self.producers());
-        (self.snapshots, self.epochs, self.producers, self.epochs_version) = kept;
-        anew
-    }
-}
-
-impl Log {
-    fn all_segments(&self) -> Vec<Arc<Segment>> {
-        self.sealed.iter().cloned().chain([Arc::clone(&self.active.segment)]).collect()
-    }
-
-    /// Brings the producer state to the log's end: from the newest usable snapshot, and the
-    /// batches after it.
-    pub(super) fn rebuild_producers(&mut self) -> Result<(), LogError> {
-        let end = self.log_end_offset();
-        let mut from = self.first_base_offset();
-        let mut producers = Producers::default();
-        let mut newest_only = None;
-        for offset in self.snapshots.range(..=end).rev().copied() {
-            let read = |suffix| {
-                let path = self.dir.join(names::segment_file(offset, suffix));
-                read_small_file(&*self.state.files, &path, SNAPSHOT_BYTES_MAX).ok().flatten()
-            };
-            if let Some(found) = read(names::PRODUCERS).and_then(|b| producer_snapshot::decode(&b)) {
-                (producers, from) = (found, offset);
-                break;
-            }
-            if newest_only.is_none() {
-                newest_only =
-                    read(names::SNAPSHOT).and_then(|b| producer_snapshot::decode_kafka(&b));
-            }
-        }
-        self.producers = producers;
-        self.walk(from, |log, segment, found| {
-            if let Some(epoch) = found.header.leader_epoch()
-                && log.epochs.latest().is_none_or(|latest| latest < epoch)
-            {
-                log.assign_epoch(epoch, found.header.first_offset());
-            }
-            log.replay(segment, found)
-        })?;
-        // Kafka's snapshot knows one batch of each producer: enough for those silent since.
-        for (id, producer) in newest_only.iter().flat_map(Producers::iter) {
-            if !self.producers.contains(id) {
-                self.producers.insert(id, producer.clone());
-            }
-        }
-        self.producers.bound(self.config.producer_ids_max);
-        Ok(())
-    }
-
-    fn replay(&mut self, segment: &Segment, found: &Found) -> Result<(), ScanError> {
-        let header = &found.header;
-        let marker = if header.producer_id >= 0 && header.attributes.is_control() {
-            let batch = read_batch(&*segment.file, found, CONTROL_BYTES_MAX)?;
-            batch.and_then(|batch| end_transaction(&batch).ok().flatten())
-        } else {
-            None
-        };
-        self.producers.apply(header, marker);
-        Ok(())
-    }
-
-    /// Gives every batch from the one that holds `from` on to `each`.
-    fn walk(
-        &mut self,
-        from: Offset,
-        mut each: impl FnMut(&mut Log, &Segment, &Found) -> Result<(), ScanError>,
-    ) -> Result<(), LogError> {
-        for segment in self.all_segments() {
-            let end = segment.end();
-            if end.offset <= from || end.position == 0 {
-                continue;
-            }
-            let first = self.scanned(segment.find(from), from)?;
-            let Some(first) = first else { continue };
-            let mut scan =
-                HeadScan::new(&*segment.file, first.position, end.position, SCAN_CHUNK);
-            while let Some(found) = self.scanned(scan.next(), from)? {
-                let answer = each(self, &segment, &found);
-                self.scanned(answer, from)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Rebuilds the epoch list from the heads of all batches.
-    pub(super) fn rebuild_epochs(&mut self) -> Result<(), LogError> {
-        self.epochs.clear();
-        self.epochs_version += 1;
-        self.walk(self.log_start_offset, |log, _, found| {
-            if let Some(epoch) = found.header.leader_epoch() {
-                let start = found.header.first_offset().max(log.log_start_offset);
-                log.epochs.assign(epoch, start);
-            }
-            Ok(())
-        })
-    }
-
-    /// Whether the epoch list is what the batches say. Epochs never fall along the log, so it is
-    /// enough to look at both sides of every entry and at both ends.
-    pub(super) fn epochs_fit(&self) -> Result<bool, LogError> {
-        let (start, end) = (self.log_start_offset, self.log_end_offset());
-        if start >= end {
-            return Ok(true);
-        }
-        let at = |offset: Offset| self.batch_epoch(offset);
-        let listed = |cache: &EpochCache, offset| cache.epoch_at(offset);
-        let mut offsets = vec![start, Offset::saturating(end.get() - 1)];
-        for entry in self.epochs.entries() {
-            offsets.push(entry.start_offset);
-            if entry.start_offset > start {
-                offsets.push(Offset::saturating(entry.start_offset.get() - 1));
-            }
-        }
-        for offset in offsets {
-            if offset < end && at(offset)? != listed(&self.epochs, offset) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The leader epoch of the batch that holds `offset`.
-    fn batch_epoch(&self, offset: Offset) -> Result<Option<LeaderEpoch>, LogError> {
-        for segment in self.all_segments() {
-            if segment.end().offset > offset
-                && let Some(found) = self.scanned(segment.find(offset), offset)?
-            {
-                return Ok(found.header.leader_epoch());
-            }
-        }
-        Ok(None)
-    }
 }

@@ -32,8 +32,12 @@ pub struct DeletedSegment {
 }
 
 /// The files of a segment, the batches first: without them the rest is litter that a start removes.
-const SUFFIXES: [&str; 4] =
-    [names::LOG, names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX];
+const SUFFIXES: [&str; 4] = [
+    names::LOG,
+    names::OFFSET_INDEX,
+    names::TIME_INDEX,
+    names::TXN_INDEX,
+];
 
 impl DeletedSegment {
     /// Removes the files for good.
@@ -66,7 +70,10 @@ impl Log {
     ) -> Result<Vec<DeletedSegment>, LogError> {
         let log_end_offset = self.log_end_offset();
         if offset > log_end_offset {
-            return Err(LogError::OffsetOutOfRange { offset, log_end_offset });
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_end_offset,
+            });
         }
         if offset > self.log_start_offset {
             self.log_start_offset = offset;
@@ -125,7 +132,10 @@ impl Log {
 
     fn sizes(&self) -> impl Iterator<Item = u64> {
         let active = self.active.end().position;
-        self.sealed.iter().map(|segment| segment.size_bytes()).chain([active])
+        self.sealed
+            .iter()
+            .map(|segment| segment.size_bytes())
+            .chain([active])
     }
 
     /// Whether the segment `at` this place may go: there, not empty, below the high watermark.
@@ -144,20 +154,26 @@ impl Log {
         let known = match self.sealed.get(at) {
             Some(segment) => {
                 let last = segment.indexes.last_time_where(|_| true);
-                self.state.read("read", &self.dir, last)?.map(|entry| entry.timestamp)
+                self.state
+                    .read("read", &self.dir, last)?
+                    .map(|entry| entry.timestamp)
             }
             None => self.active.newest_timestamp(),
         };
         match known.filter(|timestamp| *timestamp >= 0) {
             Some(timestamp) => Ok(timestamp),
-            None => Ok(self.state.read("stat", &self.dir, segment.file.modified_ms())?),
+            None => Ok(self
+                .state
+                .read("stat", &self.dir, segment.file.modified_ms())?),
         }
     }
 
     /// Drops sealed segments wholly below the log start.
     fn delete_below_start(&mut self) -> Result<Vec<DeletedSegment>, LogError> {
         let start = self.log_start_offset;
-        let below = self.sealed.partition_point(|segment| segment.end().offset <= start);
+        let below = self
+            .sealed
+            .partition_point(|segment| segment.end().offset <= start);
         if below == 0 {
             return Ok(Vec::new());
         }

@@ -63,15 +63,25 @@ impl Log {
         if offset < self.first_base_offset() {
             return self.truncate_fully_and_start_at(offset);
         }
-        let at = self.sealed.partition_point(|segment| segment.base_offset <= offset);
+        let at = self
+            .sealed
+            .partition_point(|segment| segment.base_offset <= offset);
         // The active segment stands after the sealed ones.
-        let at = if self.active.base_offset() <= offset { self.sealed.len() } else { at - 1 };
-        let segment =
-            Arc::clone(self.sealed.get(at).unwrap_or(&self.active.segment));
+        let at = if self.active.base_offset() <= offset {
+            self.sealed.len()
+        } else {
+            at - 1
+        };
+        let segment = Arc::clone(self.sealed.get(at).unwrap_or(&self.active.segment));
         let found = self.scanned(segment.find(offset), offset)?;
         let position = found.map_or(segment.size_bytes(), |found| found.position);
         // The whole batch goes that holds the offset.
+        let asked = offset;
         let offset = found.map_or(offset, |found| found.header.first_offset().min(offset));
+        if offset < self.log_start_offset {
+            // Nothing readable is left. The log start stays, if the caller did not ask for less.
+            return self.truncate_fully_and_start_at(asked.min(self.log_start_offset));
+        }
         self.write_floor(offset)?;
         let cut = self.reopen_cut(at, &segment, position, offset)?;
         let later: Vec<Arc<Segment>> = self.sealed.drain(at..).skip(1).collect();
@@ -84,8 +94,11 @@ impl Log {
         for segment in later.iter().rev() {
             self.remove_segment(segment.base_offset)?;
         }
-        let path = self.dir.join(names::segment_file(segment.base_offset, names::LOG));
-        self.state.written("truncate", &path, segment.file.set_size(position))?;
+        let path = self
+            .dir
+            .join(names::segment_file(segment.base_offset, names::LOG));
+        self.state
+            .written("truncate", &path, segment.file.set_size(position))?;
         self.state.synced("sync", &path, segment.file.sync())?;
         self.active.cut_index_files()?;
         self.forget_from(self.log_end_offset())?;
@@ -134,7 +147,11 @@ impl Log {
         let reopened = ActiveSegment::reopen(
             &self.state,
             &self.dir,
-            FoundSegment { base_offset: segment.base_offset, file: &segment.file, size: position },
+            FoundSegment {
+                base_offset: segment.base_offset,
+                file: &segment.file,
+                size: position,
+            },
             &known,
             self.config.index_interval_bytes,
             self.active.created(),
@@ -152,8 +169,14 @@ impl Log {
     }
 
     fn remove_segment(&self, base_offset: Offset) -> Result<(), DiskError> {
-        for suffix in [names::LOG, names::OFFSET_INDEX, names::TIME_INDEX, names::TXN_INDEX] {
-            self.state.remove_file(&self.dir.join(names::segment_file(base_offset, suffix)))?;
+        for suffix in [
+            names::LOG,
+            names::OFFSET_INDEX,
+            names::TIME_INDEX,
+            names::TXN_INDEX,
+        ] {
+            self.state
+                .remove_file(&self.dir.join(names::segment_file(base_offset, suffix)))?;
         }
         Ok(())
     }
@@ -161,11 +184,10 @@ impl Log {
     /// Forgets epochs and snapshots that speak of offsets from `end` on, on disk too.
     fn forget_from(&mut self, end: Offset) -> Result<(), LogError> {
         self.flushed_offset = self.flushed_offset.min(self.log_end_offset());
-        self.log_start_offset = self.log_start_offset.min(self.log_end_offset());
-        self.publish_log_start_offset();
         self.mark.set(self.flushed_offset);
         self.unsynced.retain(|segment| segment.end().offset <= end);
-        self.unsynced.retain(|kept| self.sealed.iter().any(|s| Arc::ptr_eq(s, kept)));
+        self.unsynced
+            .retain(|kept| self.sealed.iter().any(|s| Arc::ptr_eq(s, kept)));
         for offset in self.snapshots.iter().rev().copied().collect::<Vec<_>>() {
             if offset > end || end == Offset::ZERO {
                 self.snapshots.remove(&offset);
@@ -216,12 +238,10 @@ impl Log {
         offset: Offset,
     ) -> Result<T, LogError> {
         answer.map_err(|error| match error {
-            ScanError::Io(error) => {
-                match self.state.read::<T>("read", &self.dir, Err(error)) {
-                    Err(error) => error.into(),
-                    Ok(_) => LogError::Corrupt { offset },
-                }
-            }
+            ScanError::Io(error) => match self.state.read::<T>("read", &self.dir, Err(error)) {
+                Err(error) => error.into(),
+                Ok(_) => LogError::Corrupt { offset },
+            },
             ScanError::Bad { position, error } => {
                 tracing::error!(dir = %self.dir.display(), position, %error, "log is damaged");
                 LogError::Corrupt { offset }

@@ -49,8 +49,13 @@ impl LogReader {
         self.attempt(start, |snapshot| {
             let mut best: Option<(&Arc<Segment>, Found)> = None;
             for segment in segments_within(snapshot, start, upper) {
-                let sealed = snapshot.segments.last().is_some_and(|last| !Arc::ptr_eq(last, segment));
-                let Some(found) = greatest(segment, sealed, start, upper)? else { continue };
+                let sealed = snapshot
+                    .segments
+                    .last()
+                    .is_some_and(|last| !Arc::ptr_eq(last, segment));
+                let Some(found) = greatest(segment, sealed, start, upper)? else {
+                    continue;
+                };
                 let newer = best.as_ref().is_none_or(|(_, known)| {
                     found.header.max_timestamp > known.header.max_timestamp
                 });
@@ -58,7 +63,9 @@ impl LogReader {
                     best = Some((segment, found));
                 }
             }
-            let Some((segment, found)) = best else { return Ok(None) };
+            let Some((segment, found)) = best else {
+                return Ok(None);
+            };
             first_record(segment, &found, found.header.max_timestamp, start)
         })
     }
@@ -71,7 +78,11 @@ fn segments_within(
     upper: Offset,
 ) -> impl Iterator<Item = &Arc<Segment>> {
     let from = snapshot.index_of(start);
-    snapshot.segments.iter().skip(from).take_while(move |segment| segment.base_offset < upper)
+    snapshot
+        .segments
+        .iter()
+        .skip(from)
+        .take_while(move |segment| segment.base_offset < upper)
 }
 
 /// The first record of the segment since `timestamp`.
@@ -82,14 +93,18 @@ fn first_since(
     upper: Offset,
 ) -> Result<Option<Timestamped>, Interrupted> {
     let mut from = segment.base_offset;
-    let before = segment.indexes.last_time_where(|entry| entry.timestamp < timestamp)?;
+    let before = segment
+        .indexes
+        .last_time_where(|entry| entry.timestamp < timestamp)?;
     if let Some(entry) = before
         && checked(segment, entry)?.is_some()
     {
         // No batch up to and with this one is late enough.
         from = segment.base_offset.plus(i64::from(entry.relative)).next();
     }
-    let Some(first) = segment.find(from)? else { return Ok(None) };
+    let Some(first) = segment.find(from)? else {
+        return Ok(None);
+    };
     let end = segment.end().position;
     let mut scan = HeadScan::new(&*segment.file, first.position, end, SCAN_CHUNK);
     while let Some(found) = scan.next()? {
@@ -127,10 +142,13 @@ fn greatest(
     let relative = upper.since(segment.base_offset);
     let (mut best, mut from) = (None, segment.base_offset.max(start));
     if segment.base_offset >= start
-        && let Some(indexed) =
-            segment.indexes.last_offset_where(|entry| i64::from(entry.relative) < relative)?
+        && let Some(indexed) = segment
+            .indexes
+            .last_offset_where(|entry| i64::from(entry.relative) < relative)?
     {
-        let known = segment.indexes.last_time_where(|entry| entry.relative <= indexed.relative)?;
+        let known = segment
+            .indexes
+            .last_time_where(|entry| entry.relative <= indexed.relative)?;
         if let Some(entry) = known
             && let Some(found) = checked(segment, entry)?
         {
@@ -138,7 +156,9 @@ fn greatest(
             from = segment.base_offset.plus(i64::from(indexed.relative));
         }
     }
-    let Some(first) = segment.find(from)? else { return Ok(best) };
+    let Some(first) = segment.find(from)? else {
+        return Ok(best);
+    };
     let mut scan = HeadScan::new(&*segment.file, first.position, end.position, SCAN_CHUNK);
     while let Some(found) = scan.next()? {
         if found.header.next_offset() > upper {
@@ -172,7 +192,12 @@ fn first_record(
     timestamp: i64,
     start: Offset,
 ) -> Result<Option<Timestamped>, Interrupted> {
-    let bad = |error| Interrupted::Scan(ScanError::Bad { position: found.position, error });
+    let bad = |error| {
+        Interrupted::Scan(ScanError::Bad {
+            position: found.position,
+            error,
+        })
+    };
     let batch = read_batch(&*segment.file, found, BATCH_BYTES_MAX)?;
     let batch = batch.ok_or_else(|| bad(BatchError::Length(found.header.batch_length)))?;
     if !ottla_records::check_crc(&batch) {
@@ -183,6 +208,10 @@ fn first_record(
         .iter()
         .find(|record| record.timestamp >= timestamp && record.offset >= start.get());
     Ok(record.map(|record| {
-        (Offset::saturating(record.offset), record.timestamp, found.header.leader_epoch())
+        (
+            Offset::saturating(record.offset),
+            record.timestamp,
+            found.header.leader_epoch(),
+        )
     }))
 }

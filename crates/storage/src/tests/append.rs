@@ -13,10 +13,19 @@ fn the_leader_gives_offsets_and_returns_the_bytes_of_the_file() {
     let original = batch("a", 3);
     let address = original.as_ptr();
     let first = rig.log.append_as_leader(original, epoch(4), NOW).unwrap();
-    assert_eq!((first.base_offset, first.last_offset), (offset(0), offset(2)));
+    assert_eq!(
+        (first.base_offset, first.last_offset),
+        (offset(0), offset(2))
+    );
     assert_eq!(first.bytes.as_ptr(), address, "the bytes were copied");
-    let second = rig.log.append_as_leader(batch("b", 2), epoch(4), NOW).unwrap();
-    assert_eq!((second.base_offset, second.last_offset), (offset(3), offset(4)));
+    let second = rig
+        .log
+        .append_as_leader(batch("b", 2), epoch(4), NOW)
+        .unwrap();
+    assert_eq!(
+        (second.base_offset, second.last_offset),
+        (offset(3), offset(4))
+    );
     assert_eq!(rig.contents(), [first.bytes, second.bytes]);
     assert_eq!(rig.log.latest_epoch(), Some(epoch(4)));
     assert_eq!(second.log_append_time, None);
@@ -24,10 +33,16 @@ fn the_leader_gives_offsets_and_returns_the_bytes_of_the_file() {
 
 #[test]
 fn log_append_time_is_stamped_by_the_leader() {
-    let stamped = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..config() };
+    let stamped = LogConfig {
+        timestamp_type: TimestampType::LogAppendTime,
+        ..config()
+    };
     let mut rig = Rig::new(stamped);
     let now = WallClockMs(NOW.0 + 77);
-    let appended = rig.log.append_as_leader(batch("a", 3), epoch(0), now).unwrap();
+    let appended = rig
+        .log
+        .append_as_leader(batch("a", 3), epoch(0), now)
+        .unwrap();
     assert_eq!(appended.log_append_time, Some(now));
     let header = BatchHeader::parse(&appended.bytes).unwrap();
     assert_eq!(header.max_timestamp, now.0);
@@ -37,8 +52,13 @@ fn log_append_time_is_stamped_by_the_leader() {
 #[test]
 fn many_batches_are_one_append_over_several_segments() {
     let mut rig = Rig::new(config());
-    let batches: Vec<_> = (0..60).map(|n| batch(&format!("batch {n}"), 1 + n % 3)).collect();
-    let appended = rig.log.append_many_as_leader(batches, epoch(0), NOW).unwrap();
+    let batches: Vec<_> = (0..60)
+        .map(|n| batch(&format!("batch {n}"), 1 + n % 3))
+        .collect();
+    let appended = rig
+        .log
+        .append_many_as_leader(batches, epoch(0), NOW)
+        .unwrap();
     assert!(rig.log.segment_count() > 3);
     let bytes: Vec<Bytes> = appended.iter().map(|a| a.bytes.clone()).collect();
     assert_eq!(rig.contents(), bytes);
@@ -50,16 +70,33 @@ fn many_batches_are_one_append_over_several_segments() {
 #[test]
 fn a_batch_larger_than_a_segment_is_refused() {
     let mut rig = Rig::new(config());
-    let error = rig.log.append_as_leader(batch("x", 500), epoch(0), NOW).unwrap_err();
-    assert!(matches!(error, AppendError::BatchTooLarge { segment_bytes: 1000, .. }), "{error}");
+    let error = rig
+        .log
+        .append_as_leader(batch("x", 500), epoch(0), NOW)
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            AppendError::BatchTooLarge {
+                segment_bytes: 1000,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(rig.log.log_end_offset(), offset(0));
 }
 
 #[test]
 fn r9_an_epoch_never_falls() {
     let mut rig = Rig::new(config());
-    rig.log.append_as_leader(batch("a", 1), epoch(3), NOW).unwrap();
-    let error = rig.log.append_as_leader(batch("b", 1), epoch(2), NOW).unwrap_err();
+    rig.log
+        .append_as_leader(batch("a", 1), epoch(3), NOW)
+        .unwrap();
+    let error = rig
+        .log
+        .append_as_leader(batch("b", 1), epoch(2), NOW)
+        .unwrap_err();
     assert!(matches!(error, AppendError::EpochRegressed { .. }));
 }
 
@@ -68,8 +105,10 @@ fn a_follower_takes_the_leaders_bytes_as_they_are() {
     let (mut leader, mut follower) = (Rig::new(config()), Rig::new(config()));
     let mut stream = Vec::new();
     for n in 0..40 {
-        let appended =
-            leader.log.append_as_leader(batch(&format!("{n}"), 2), epoch(n / 10), NOW).unwrap();
+        let appended = leader
+            .log
+            .append_as_leader(batch(&format!("{n}"), 2), epoch(n / 10), NOW)
+            .unwrap();
         stream.extend_from_slice(&appended.bytes);
         if n % 7 == 6 {
             let bytes = Bytes::from(std::mem::take(&mut stream));
@@ -77,7 +116,10 @@ fn a_follower_takes_the_leaders_bytes_as_they_are() {
             assert_eq!(appended.last_offset.next(), leader.log.log_end_offset());
         }
     }
-    follower.log.append_as_follower(Bytes::from(stream), NOW).unwrap();
+    follower
+        .log
+        .append_as_follower(Bytes::from(stream), NOW)
+        .unwrap();
     assert_eq!(leader.contents(), follower.contents());
     assert_eq!(leader.log.epochs(), follower.log.epochs());
 }
@@ -93,14 +135,26 @@ fn a_follower_refuses_what_does_not_continue_its_log() {
         assert_eq!(follower.log.log_end_offset(), offset(0));
         error
     };
-    assert!(matches!(refused(&mut follower, b.clone()), AppendError::OutOfOrder { .. }));
+    assert!(matches!(
+        refused(&mut follower, b.clone()),
+        AppendError::OutOfOrder { .. }
+    ));
     let mut flipped = a.to_vec();
     flipped[70] ^= 1;
-    assert!(matches!(refused(&mut follower, flipped.into()), AppendError::Corrupt(_)));
+    assert!(matches!(
+        refused(&mut follower, flipped.into()),
+        AppendError::Corrupt(_)
+    ));
     let mut short = a.to_vec();
     short.extend_from_slice(&b[..b.len() - 1]);
-    assert!(matches!(refused(&mut follower, short.into()), AppendError::Corrupt(_)));
-    assert!(matches!(refused(&mut follower, Bytes::new()), AppendError::Corrupt(_)));
+    assert!(matches!(
+        refused(&mut follower, short.into()),
+        AppendError::Corrupt(_)
+    ));
+    assert!(matches!(
+        refused(&mut follower, Bytes::new()),
+        AppendError::Corrupt(_)
+    ));
     follower.log.append_as_follower(a.clone(), NOW).unwrap();
     let again = follower.log.append_as_follower(a, NOW).unwrap_err();
     assert!(matches!(again, AppendError::OutOfOrder { .. }));
@@ -112,8 +166,14 @@ fn a_follower_may_start_inside_a_batch() {
     leader.append("a", 10);
     let b = leader.append("b", 10);
     let mut follower = Rig::new(config());
-    follower.log.truncate_fully_and_start_at(offset(15)).unwrap();
-    follower.log.append_as_follower(b.bytes.clone(), NOW).unwrap();
+    follower
+        .log
+        .truncate_fully_and_start_at(offset(15))
+        .unwrap();
+    follower
+        .log
+        .append_as_follower(b.bytes.clone(), NOW)
+        .unwrap();
     assert_eq!(follower.log.log_start_offset(), offset(15));
     assert_eq!(follower.log.log_end_offset(), offset(20));
     assert_eq!(follower.contents(), [b.bytes]);
@@ -121,18 +181,30 @@ fn a_follower_may_start_inside_a_batch() {
 
 #[test]
 fn segments_roll_by_age_and_by_index_size() {
-    let by_age = LogConfig { segment_ms: 1000, ..config() };
+    let by_age = LogConfig {
+        segment_ms: 1000,
+        ..config()
+    };
     let mut rig = Rig::new(by_age);
-    rig.log.append_as_leader(batch_at(NOW.0, "a", 1), epoch(0), NOW).unwrap();
-    rig.log.append_as_leader(batch_at(NOW.0 + 1000, "b", 1), epoch(0), NOW).unwrap();
+    rig.log
+        .append_as_leader(batch_at(NOW.0, "a", 1), epoch(0), NOW)
+        .unwrap();
+    rig.log
+        .append_as_leader(batch_at(NOW.0 + 1000, "b", 1), epoch(0), NOW)
+        .unwrap();
     assert_eq!(rig.log.segment_count(), 1);
-    rig.log.append_as_leader(batch_at(NOW.0 + 1001, "c", 1), epoch(0), NOW).unwrap();
+    rig.log
+        .append_as_leader(batch_at(NOW.0 + 1001, "c", 1), epoch(0), NOW)
+        .unwrap();
     assert_eq!(rig.log.segment_count(), 2);
     assert!(!rig.log.maybe_roll(WallClockMs(NOW.0 + 2001)).unwrap());
     assert!(rig.log.maybe_roll(WallClockMs(NOW.0 + 2002)).unwrap());
 
-    let small_index =
-        LogConfig { segment_index_bytes: 24, index_interval_bytes: 0, ..config() };
+    let small_index = LogConfig {
+        segment_index_bytes: 24,
+        index_interval_bytes: 0,
+        ..config()
+    };
     let mut rig = Rig::new(small_index);
     for n in 0..20 {
         rig.append(&format!("{n}"), 1);
@@ -146,7 +218,10 @@ fn verdict(rig: &Rig, id: i64, epoch: i16, sequence: i32, count: usize) -> Seque
 }
 
 fn write(rig: &mut Rig, id: i64, producer_epoch: i16, sequence: i32, count: usize) {
-    assert_eq!(verdict(rig, id, producer_epoch, sequence, count), SequenceVerdict::New);
+    assert_eq!(
+        verdict(rig, id, producer_epoch, sequence, count),
+        SequenceVerdict::New
+    );
     let batch = idempotent(id, producer_epoch, sequence, count);
     rig.log.append_as_leader(batch, epoch(0), NOW).unwrap();
 }
@@ -180,12 +255,24 @@ fn p8_a_retry_is_recognized_and_a_gap_refused() {
 fn p50_epochs_of_a_producer_fence() {
     let mut rig = Rig::new(config());
     write(&mut rig, 9, 3, 0, 5);
-    assert!(matches!(verdict(&rig, 9, 2, 5, 1), SequenceVerdict::FencedEpoch { .. }));
+    assert!(matches!(
+        verdict(&rig, 9, 2, 5, 1),
+        SequenceVerdict::FencedEpoch { .. }
+    ));
     // Sequences of an older epoch are no duplicates either.
-    assert!(matches!(verdict(&rig, 9, 2, 0, 5), SequenceVerdict::FencedEpoch { .. }));
-    assert_eq!(verdict(&rig, 9, 4, 5, 1), SequenceVerdict::OutOfOrder { expected: 0 });
+    assert!(matches!(
+        verdict(&rig, 9, 2, 0, 5),
+        SequenceVerdict::FencedEpoch { .. }
+    ));
+    assert_eq!(
+        verdict(&rig, 9, 4, 5, 1),
+        SequenceVerdict::OutOfOrder { expected: 0 }
+    );
     write(&mut rig, 9, 4, 0, 5);
-    assert!(matches!(verdict(&rig, 9, 3, 0, 5), SequenceVerdict::FencedEpoch { .. }));
+    assert!(matches!(
+        verdict(&rig, 9, 3, 0, 5),
+        SequenceVerdict::FencedEpoch { .. }
+    ));
 }
 
 #[test]
@@ -194,9 +281,15 @@ fn sequences_wrap_after_the_largest() {
     write(&mut rig, 9, 0, i32::MAX - 2, 2);
     // MAX, 0, 1.
     write(&mut rig, 9, 0, i32::MAX, 3);
-    assert!(matches!(verdict(&rig, 9, 0, i32::MAX, 3), SequenceVerdict::Duplicate { .. }));
+    assert!(matches!(
+        verdict(&rig, 9, 0, i32::MAX, 3),
+        SequenceVerdict::Duplicate { .. }
+    ));
     write(&mut rig, 9, 0, 2, 1);
-    assert_eq!(verdict(&rig, 9, 0, i32::MAX, 1), SequenceVerdict::OutOfOrder { expected: 3 });
+    assert_eq!(
+        verdict(&rig, 9, 0, i32::MAX, 1),
+        SequenceVerdict::OutOfOrder { expected: 3 }
+    );
 }
 
 #[test]
@@ -221,21 +314,32 @@ fn batches_of_one_append_are_judged_together() {
     };
     assert_eq!(checks.check(&retry), expected);
     let gap = BatchHeader::parse(&idempotent(1, 0, 20, 5)).unwrap();
-    assert_eq!(checks.check(&gap), SequenceVerdict::OutOfOrder { expected: 15 });
-    rig.log.append_many_as_leader(batches, epoch(0), NOW).unwrap();
+    assert_eq!(
+        checks.check(&gap),
+        SequenceVerdict::OutOfOrder { expected: 15 }
+    );
+    rig.log
+        .append_many_as_leader(batches, epoch(0), NOW)
+        .unwrap();
     assert_eq!(rig.log.check_sequence(&retry), expected);
 }
 
 #[test]
 fn x17_producers_are_bounded_and_expire() {
-    let bounded = LogConfig { producer_ids_max: 100, ..config() };
+    let bounded = LogConfig {
+        producer_ids_max: 100,
+        ..config()
+    };
     let mut rig = Rig::new(bounded);
     for id in 0..1000 {
         write(&mut rig, id, 0, 0, 1);
         assert!(rig.log.producer_count() <= 100);
     }
     // The newest are kept.
-    assert!(matches!(verdict(&rig, 999, 0, 0, 1), SequenceVerdict::Duplicate { .. }));
+    assert!(matches!(
+        verdict(&rig, 999, 0, 0, 1),
+        SequenceVerdict::Duplicate { .. }
+    ));
     let day = 24 * 60 * 60 * 1000;
     rig.log.expire_producers(WallClockMs(NOW.0 + day));
     assert!(rig.log.producer_count() > 0);

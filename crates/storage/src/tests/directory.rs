@@ -22,10 +22,19 @@ fn s10_a_directory_belongs_to_one_process_node_and_cluster() {
     assert!(matches!(open(&files), Err(LogDirError::Locked { .. })));
     dir.set_cluster_id("c1").unwrap();
     dir.set_cluster_id("c1").unwrap();
-    assert!(matches!(dir.set_cluster_id("c2"), Err(LogDirError::ClusterId { .. })));
+    assert!(matches!(
+        dir.set_cluster_id("c2"),
+        Err(LogDirError::ClusterId { .. })
+    ));
     drop(dir);
     let wrong = LogDir::open(&root(), BrokerId(2), Arc::new(files.clone()));
-    assert!(matches!(wrong, Err(LogDirError::NodeId { expected: 2, found: 1 })));
+    assert!(matches!(
+        wrong,
+        Err(LogDirError::NodeId {
+            expected: 2,
+            found: 1
+        })
+    ));
     let (_dir, again) = open(&files).unwrap();
     assert!(!again.new_directory);
     assert_eq!(again.cluster_id.as_deref(), Some("c1"));
@@ -36,7 +45,9 @@ fn s10_a_directory_belongs_to_one_process_node_and_cluster() {
 fn s10_a_damaged_meta_file_stops_the_start() {
     let files = MemFiles::new();
     drop(open(&files).unwrap());
-    files.corrupt(&root().join("meta.properties"), |bytes| *bytes = b"version=2\n".to_vec());
+    files.corrupt(&root().join("meta.properties"), |bytes| {
+        *bytes = b"version=2\n".to_vec()
+    });
     assert!(matches!(open(&files), Err(LogDirError::Meta { .. })));
 }
 
@@ -67,7 +78,10 @@ fn r14_a_new_boot_is_told_until_the_controller_knows() {
     assert!(opened.boot_id_changed);
     drop(dir);
     let (dir, opened) = open(&files).unwrap();
-    assert!(opened.boot_id_changed, "the first start may have died before it could tell");
+    assert!(
+        opened.boot_id_changed,
+        "the first start may have died before it could tell"
+    );
     dir.confirm_boot().unwrap();
     drop(dir);
     assert!(!open(&files).unwrap().1.boot_id_changed);
@@ -77,15 +91,23 @@ fn r14_a_new_boot_is_told_until_the_controller_knows() {
 fn r18_a_directory_of_another_topic_id_is_not_opened() {
     let mut rig = Rig::new(config());
     rig.append("a", 1);
-    let other = PartitionId { topic_id: TopicId::new(Uuid::from_u128(8)).unwrap(), ..id() };
+    let other = PartitionId {
+        topic_id: TopicId::new(Uuid::from_u128(8)).unwrap(),
+        ..id()
+    };
     let files = rig.files.after_kill();
     let (dir, _) = open(&files).unwrap();
     let error = dir.open_log(TOPIC, other, config(), NOW).unwrap_err();
-    assert!(matches!(error, LogError::TopicIdMismatch { found: Some(found), .. }
-        if found == id().topic_id));
+    assert!(
+        matches!(error, LogError::TopicIdMismatch { found: Some(found), .. }
+        if found == id().topic_id)
+    );
     files.lose(&root().join("orders-0").join("partition.metadata"));
     let error = dir.open_log(TOPIC, id(), config(), NOW).unwrap_err();
-    assert!(matches!(error, LogError::TopicIdMismatch { found: None, .. }));
+    assert!(matches!(
+        error,
+        LogError::TopicIdMismatch { found: None, .. }
+    ));
 }
 
 #[test]
@@ -103,7 +125,13 @@ fn x14_topic_names_are_checked_before_a_path_is_built() {
 fn partitions_are_listed_and_odd_directories_left_alone() {
     let mut rig = Rig::new(config());
     rig.append("a", 1);
-    for name in ["no-partition-x", "x-0.0123-delete", "y-1-stray", "z-7", "plain"] {
+    for name in [
+        "no-partition-x",
+        "x-0.0123-delete",
+        "y-1-stray",
+        "z-7",
+        "plain",
+    ] {
         rig.files.create_dir(&root().join(name)).unwrap();
     }
     let listed = rig.dir.list_partitions().unwrap();
@@ -129,7 +157,10 @@ fn a_deleted_partition_is_gone_and_its_name_is_free() {
         assert!(dir.list_partitions().unwrap().is_empty(), "seed {seed}");
         assert_eq!(dir.purge_deleted().unwrap(), 1);
         // The marks of the old one say nothing of the new one.
-        let new = PartitionId { topic_id: TopicId::new(Uuid::from_u128(9)).unwrap(), ..id() };
+        let new = PartitionId {
+            topic_id: TopicId::new(Uuid::from_u128(9)).unwrap(),
+            ..id()
+        };
         let (log, recovery) = dir.open_log(TOPIC, new, config(), NOW).unwrap();
         assert!(recovery.created && !recovery.checkpoint_ahead);
         assert_eq!(log.log_end_offset(), offset(0));
@@ -145,13 +176,28 @@ fn s4_checkpoints_are_clamped_to_what_is_flushed() {
     let mut marks = rig.marks(offset(10));
     marks.recovery_point = offset(10);
     rig.dir.write_checkpoints(&[marks]).unwrap();
-    let text = rig.files.content(&root().join("recovery-point-offset-checkpoint")).unwrap();
+    let text = rig
+        .files
+        .content(&root().join("recovery-point-offset-checkpoint"))
+        .unwrap();
     assert_eq!(text, b"0\n1\norders 0 0\n");
-    let text = rig.files.content(&root().join("replication-offset-checkpoint")).unwrap();
-    assert_eq!(text, b"0\n1\norders 0 0\n", "mode ack: the high watermark is flushed too");
-    rig.log.set_config(LogConfig { flush_messages: 1000, ..config() });
+    let text = rig
+        .files
+        .content(&root().join("replication-offset-checkpoint"))
+        .unwrap();
+    assert_eq!(
+        text, b"0\n1\norders 0 0\n",
+        "mode ack: the high watermark is flushed too"
+    );
+    rig.log.set_config(LogConfig {
+        flush_messages: 1000,
+        ..config()
+    });
     rig.dir.write_checkpoints(&[rig.marks(offset(10))]).unwrap();
-    let text = rig.files.content(&root().join("replication-offset-checkpoint")).unwrap();
+    let text = rig
+        .files
+        .content(&root().join("replication-offset-checkpoint"))
+        .unwrap();
     assert_eq!(text, b"0\n1\norders 0 10\n");
 }
 
@@ -165,14 +211,20 @@ fn s4_a_checkpoint_cut_short_is_the_old_one() {
             rig.checkpoint();
             rig.append("b", 1);
             rig.flush();
-            rig.files.set_faults(Faults { calls_left: Some(calls), ..Faults::default() });
+            rig.files.set_faults(Faults {
+                calls_left: Some(calls),
+                ..Faults::default()
+            });
             let marks = rig.marks(offset(2));
             let done = rig.dir.write_checkpoints(&[marks]).is_ok();
             let files = rig.files.after_power_cut(seed);
             let path = root().join("recovery-point-offset-checkpoint");
             let text = files.content(&path).unwrap();
             let (old, new) = (b"0\n1\norders 0 1\n", b"0\n1\norders 0 2\n");
-            assert!(text == new || (!done && text == old), "calls {calls}, seed {seed}");
+            assert!(
+                text == new || (!done && text == old),
+                "calls {calls}, seed {seed}"
+            );
         }
     }
 }

@@ -10,11 +10,22 @@ use crate::{AppendError, LogConfig, LogError};
 fn s7_a_full_disk_refuses_the_whole_append_and_heals() {
     for space in 0..600 {
         let mut rig = Rig::new(config());
-        let mut all: Vec<Bytes> = (0..5).map(|n| rig.append(&format!("{n}"), 2).bytes).collect();
-        rig.files.set_faults(Faults { space_left: Some(space), ..Faults::default() });
+        let mut all: Vec<Bytes> = (0..5)
+            .map(|n| rig.append(&format!("{n}"), 2).bytes)
+            .collect();
+        rig.files.set_faults(Faults {
+            space_left: Some(space),
+            ..Faults::default()
+        });
         let batches: Vec<_> = (0..30).map(|n| batch(&format!("big {n}"), 3)).collect();
-        let error = rig.log.append_many_as_leader(batches, epoch(1), NOW).unwrap_err();
-        assert!(matches!(error, AppendError::NoSpace), "space {space}: {error:?}");
+        let error = rig
+            .log
+            .append_many_as_leader(batches, epoch(1), NOW)
+            .unwrap_err();
+        assert!(
+            matches!(error, AppendError::NoSpace),
+            "space {space}: {error:?}"
+        );
         assert!(!rig.dir.failed());
         assert_eq!(rig.contents(), all, "space {space}");
         assert_eq!(rig.log.log_end_offset(), offset(10));
@@ -22,7 +33,10 @@ fn s7_a_full_disk_refuses_the_whole_append_and_heals() {
         // Space returns: the same append works, and a restart sees just that.
         rig.files.set_faults(Faults::default());
         let batches: Vec<_> = (0..30).map(|n| batch(&format!("big {n}"), 3)).collect();
-        let appended = rig.log.append_many_as_leader(batches, epoch(1), NOW).unwrap();
+        let appended = rig
+            .log
+            .append_many_as_leader(batches, epoch(1), NOW)
+            .unwrap();
         all.extend(appended.into_iter().map(|a| a.bytes));
         assert_eq!(rig.contents(), all);
         rig.flush();
@@ -34,8 +48,13 @@ fn s7_a_full_disk_refuses_the_whole_append_and_heals() {
 #[test]
 fn p23_reads_go_on_while_the_disk_is_full() {
     let mut rig = Rig::new(config());
-    let all: Vec<Bytes> = (0..20).map(|n| rig.append(&format!("{n}"), 2).bytes).collect();
-    rig.files.set_faults(Faults { space_left: Some(0), ..Faults::default() });
+    let all: Vec<Bytes> = (0..20)
+        .map(|n| rig.append(&format!("{n}"), 2).bytes)
+        .collect();
+    rig.files.set_faults(Faults {
+        space_left: Some(0),
+        ..Faults::default()
+    });
     assert_eq!(rig.contents(), all);
     // A flush needs no space.
     rig.flush();
@@ -46,9 +65,15 @@ fn p23_reads_go_on_while_the_disk_is_full() {
 #[test]
 fn short_writes_are_finished() {
     let mut rig = Rig::new(config());
-    rig.files.set_faults(Faults { short_writes: true, ..Faults::default() });
+    rig.files.set_faults(Faults {
+        short_writes: true,
+        ..Faults::default()
+    });
     let batches: Vec<_> = (0..30).map(|n| batch(&format!("{n}"), 3)).collect();
-    let appended = rig.log.append_many_as_leader(batches, epoch(1), NOW).unwrap();
+    let appended = rig
+        .log
+        .append_many_as_leader(batches, epoch(1), NOW)
+        .unwrap();
     let all: Vec<Bytes> = appended.into_iter().map(|a| a.bytes).collect();
     assert_eq!(rig.contents(), all);
 }
@@ -58,7 +83,10 @@ fn s6_a_failed_sync_fails_the_directory_for_good() {
     let mut rig = Rig::new(config());
     rig.append("a", 2);
     let job = rig.log.begin_flush().unwrap();
-    rig.files.set_faults(Faults { fail_syncs: true, ..Faults::default() });
+    rig.files.set_faults(Faults {
+        fail_syncs: true,
+        ..Faults::default()
+    });
     let done = job.run();
     assert!(!done.is_ok());
     assert!(rig.log.on_flushed(done).is_err());
@@ -67,7 +95,10 @@ fn s6_a_failed_sync_fails_the_directory_for_good() {
     rig.files.set_faults(Faults::default());
     assert!(rig.dir.failed());
     assert!(rig.log.begin_flush().is_none());
-    let error = rig.log.append_as_leader(batch("b", 1), epoch(0), NOW).unwrap_err();
+    let error = rig
+        .log
+        .append_as_leader(batch("b", 1), epoch(0), NOW)
+        .unwrap_err();
     assert!(matches!(error, AppendError::Io(_)));
     assert!(rig.log.truncate_to(offset(0)).is_err());
     assert!(rig.dir.write_checkpoints(&[rig.marks(offset(0))]).is_err());
@@ -85,7 +116,10 @@ fn s6_a_flush_already_begun_is_not_believed_after_another_failed() {
     rig.append("a", 2);
     let first = rig.log.begin_flush().unwrap();
     let second = rig.log.begin_flush().unwrap();
-    rig.files.set_faults(Faults { fail_syncs: true, ..Faults::default() });
+    rig.files.set_faults(Faults {
+        fail_syncs: true,
+        ..Faults::default()
+    });
     let first = first.run();
     rig.files.set_faults(Faults::default());
     let second = second.run();
@@ -98,8 +132,14 @@ fn s6_a_flush_already_begun_is_not_believed_after_another_failed() {
 fn p25_a_write_error_fails_the_directory() {
     let mut rig = Rig::new(config());
     rig.append("a", 2);
-    rig.files.set_faults(Faults { fail_writes: true, ..Faults::default() });
-    let error = rig.log.append_as_leader(batch("b", 1), epoch(0), NOW).unwrap_err();
+    rig.files.set_faults(Faults {
+        fail_writes: true,
+        ..Faults::default()
+    });
+    let error = rig
+        .log
+        .append_as_leader(batch("b", 1), epoch(0), NOW)
+        .unwrap_err();
     assert!(matches!(error, AppendError::Io(_)));
     assert!(rig.dir.failed());
     // What is there can still be read.
@@ -110,8 +150,16 @@ fn p25_a_write_error_fails_the_directory() {
 fn a_device_that_cannot_be_read_fails_the_directory() {
     let mut rig = Rig::new(config());
     rig.append("a", 2);
-    rig.files.set_faults(Faults { fail_reads: true, ..Faults::default() });
-    assert!(rig.log.reader().read(offset(0), offset(2), 100, true).is_err());
+    rig.files.set_faults(Faults {
+        fail_reads: true,
+        ..Faults::default()
+    });
+    assert!(
+        rig.log
+            .reader()
+            .read(offset(0), offset(2), 100, true)
+            .is_err()
+    );
     assert!(rig.dir.failed());
 }
 
@@ -119,9 +167,14 @@ fn a_device_that_cannot_be_read_fails_the_directory() {
 fn s7_a_truncation_on_a_full_disk_changes_nothing_or_all() {
     for space in 0..300 {
         let mut rig = Rig::new(config());
-        let all: Vec<Bytes> = (0..30).map(|n| rig.append(&format!("{n}"), 2).bytes).collect();
+        let all: Vec<Bytes> = (0..30)
+            .map(|n| rig.append(&format!("{n}"), 2).bytes)
+            .collect();
         rig.flush();
-        rig.files.set_faults(Faults { space_left: Some(space), ..Faults::default() });
+        rig.files.set_faults(Faults {
+            space_left: Some(space),
+            ..Faults::default()
+        });
         match rig.log.truncate_to(offset(20)) {
             Ok(()) => assert_eq!(rig.contents(), all[..10]),
             Err(error) => {
@@ -142,14 +195,20 @@ fn a_start_elsewhere_on_a_full_disk_refuses_until_it_is_done() {
     rig.append("a", 2);
     rig.flush();
     let floor = 18;
-    rig.files.set_faults(Faults { space_left: Some(floor), ..Faults::default() });
+    rig.files.set_faults(Faults {
+        space_left: Some(floor),
+        ..Faults::default()
+    });
     assert!(rig.log.truncate_fully_and_start_at(offset(100)).is_err());
     rig.files.set_faults(Faults::default());
     let refused = rig.log.append_as_leader(batch("b", 1), epoch(0), NOW);
     assert!(matches!(refused, Err(AppendError::NoSpace)));
     assert!(rig.log.begin_flush().is_none());
     rig.log.truncate_fully_and_start_at(offset(100)).unwrap();
-    let appended = rig.log.append_as_leader(batch("b", 1), epoch(0), NOW).unwrap();
+    let appended = rig
+        .log
+        .append_as_leader(batch("b", 1), epoch(0), NOW)
+        .unwrap();
     assert_eq!(appended.base_offset, offset(100));
     assert_eq!(rig.kill().contents(), [appended.bytes]);
 }

@@ -26,10 +26,16 @@ fn r3_a_flush_from_before_a_truncation_counts_for_nothing() {
     let done = job.run();
     rig.log.truncate_to(offset(4)).unwrap();
     for _ in 0..5 {
-        rig.log.append_as_leader(batch("other", 2), epoch(1), NOW).unwrap();
+        rig.log
+            .append_as_leader(batch("other", 2), epoch(1), NOW)
+            .unwrap();
     }
     rig.log.on_flushed(done).unwrap();
-    assert!(rig.log.flushed_offset() <= offset(4), "{}", rig.log.flushed_offset());
+    assert!(
+        rig.log.flushed_offset() <= offset(4),
+        "{}",
+        rig.log.flushed_offset()
+    );
 }
 
 #[test]

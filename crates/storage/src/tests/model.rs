@@ -11,20 +11,35 @@ use crate::testing::Faults;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { batches: usize, records: usize, producer: bool },
+    Append {
+        batches: usize,
+        records: usize,
+        producer: bool,
+    },
     Flush,
     BeginFlush,
     FinishFlush,
     Checkpoint,
     Snapshot,
-    Truncate { back: i64 },
-    LogStart { forward: i64 },
+    Truncate {
+        back: i64,
+    },
+    LogStart {
+        forward: i64,
+    },
     Retention,
-    StartAt { forward: i64 },
-    Full { space: u64 },
+    StartAt {
+        forward: i64,
+    },
+    Full {
+        space: u64,
+    },
     Restart,
     Kill,
-    PowerCut { seed: u64, calls: Option<u64> },
+    PowerCut {
+        seed: u64,
+        calls: Option<u64>,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,12 +80,18 @@ fn header(bytes: &[u8]) -> BatchHeader {
 
 impl Model {
     fn end(&self) -> Offset {
-        self.batches.last().map_or(self.log_start, |b| header(b).next_offset().max(self.log_start))
+        self.batches.last().map_or(self.log_start, |b| {
+            header(b).next_offset().max(self.log_start)
+        })
     }
 
     fn visible(&self) -> Vec<Bytes> {
         let start = self.log_start;
-        self.batches.iter().filter(|b| header(b).next_offset() > start).cloned().collect()
+        self.batches
+            .iter()
+            .filter(|b| header(b).next_offset() > start)
+            .cloned()
+            .collect()
     }
 
     fn new_batch(&mut self, records: usize, producer: bool) -> bytes::BytesMut {
@@ -103,7 +124,10 @@ impl Model {
     /// After a crash: a prefix with all that was durable.
     fn crashed(&mut self, rig: &mut Rig, power_cut: bool) {
         let end = rig.log.log_end_offset();
-        assert!(end >= self.durable.max(self.log_start), "S-1: lost what was durable");
+        assert!(
+            end >= self.durable.max(self.log_start),
+            "S-1: lost what was durable"
+        );
         if !power_cut {
             assert_eq!(end, self.end(), "P-11: a kill loses nothing");
         }
@@ -112,11 +136,16 @@ impl Model {
         // The start comes from the checkpoint, or from the first segment.
         let start = rig.log.log_start_offset();
         assert!(start <= self.log_start, "R-17");
-        let first = self.batches.iter().find(|b| header(b).next_offset() > start);
+        let first = self
+            .batches
+            .iter()
+            .find(|b| header(b).next_offset() > start);
         if let Some(first) = first {
             assert!(header(first).first_offset() <= start, "a hole at the start");
         }
-        rig.log.set_log_start_offset(self.log_start.min(end)).unwrap();
+        rig.log
+            .set_log_start_offset(self.log_start.min(end))
+            .unwrap();
         self.durable = rig.log.flushed_offset();
         self.check(rig);
     }
@@ -135,15 +164,28 @@ fn run(steps: Vec<Step>, config: LogConfig) {
     let mut flush = None;
     for step in steps {
         if std::env::var_os("OTTLA_TEST_TRACE").is_some() {
-            println!("{:?} {}..{} flushed {} {step:?}", rig.log.epochs(), rig.log.log_start_offset(), rig.log.log_end_offset(), rig.log.flushed_offset());
+            println!(
+                "{:?} {}..{} flushed {} {step:?}",
+                rig.log.epochs(),
+                rig.log.log_start_offset(),
+                rig.log.log_end_offset(),
+                rig.log.flushed_offset()
+            );
         }
         let _shown = format!("{step:?}");
         match step {
-            Step::Append { batches, records, producer } => {
-                let new: Vec<_> =
-                    (0..batches).map(|_| model.new_batch(records, producer)).collect();
-                let appended =
-                    rig.log.append_many_as_leader(new, epoch(model.epoch), NOW).unwrap();
+            Step::Append {
+                batches,
+                records,
+                producer,
+            } => {
+                let new: Vec<_> = (0..batches)
+                    .map(|_| model.new_batch(records, producer))
+                    .collect();
+                let appended = rig
+                    .log
+                    .append_many_as_leader(new, epoch(model.epoch), NOW)
+                    .unwrap();
                 model.batches.extend(appended.into_iter().map(|a| a.bytes));
             }
             Step::Flush => {
@@ -163,7 +205,6 @@ fn run(steps: Vec<Step>, config: LogConfig) {
                 rig.log.truncate_to(to).unwrap();
                 model.batches.retain(|b| header(b).next_offset() <= to);
                 model.durable = model.durable.min(rig.log.log_end_offset());
-                model.log_start = model.log_start.min(rig.log.log_end_offset());
                 model.epoch += 1;
             }
             Step::LogStart { forward } => {
@@ -193,7 +234,10 @@ fn run(steps: Vec<Step>, config: LogConfig) {
                 rig.checkpoint();
             }
             Step::Full { space } => {
-                rig.files.set_faults(Faults { space_left: Some(space), ..Faults::default() });
+                rig.files.set_faults(Faults {
+                    space_left: Some(space),
+                    ..Faults::default()
+                });
                 let (tag, sequence) = (model.tag, model.sequence);
                 let new: Vec<_> = (0..4).map(|_| model.new_batch(3, true)).collect();
                 match rig.log.append_many_as_leader(new, epoch(model.epoch), NOW) {
@@ -220,7 +264,10 @@ fn run(steps: Vec<Step>, config: LogConfig) {
                 flush = None;
                 if let Some(calls) = calls {
                     // Anywhere in the middle of an append and a flush.
-                    let faults = Faults { calls_left: Some(calls), ..Faults::default() };
+                    let faults = Faults {
+                        calls_left: Some(calls),
+                        ..Faults::default()
+                    };
                     rig.files.set_faults(faults);
                     let new: Vec<_> = (0..4).map(|_| model.new_batch(2, false)).collect();
                     let stamped = predict(&model, &new);
@@ -238,7 +285,9 @@ fn run(steps: Vec<Step>, config: LogConfig) {
             }
         }
         // A truncated or crashed producer starts over under a new epoch in real life.
-        if rig.log.check_sequence(&header(&idempotent(77, 0, model.sequence, 1)))
+        if rig
+            .log
+            .check_sequence(&header(&idempotent(77, 0, model.sequence, 1)))
             != crate::SequenceVerdict::New
         {
             model.sequence = rig
@@ -265,13 +314,8 @@ fn predict(model: &Model, new: &[bytes::BytesMut]) -> Vec<Bytes> {
         .collect()
 }
 
-#[test]
-fn tmp() {
-    run(vec![Step::PowerCut { seed: 0, calls: Some(2) }, Step::LogStart { forward: 2 }, Step::Append { batches: 1, records: 1, producer: false }, Step::Truncate { back: 6 }], config());
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1000), ..ProptestConfig::default() })]
 
     #[test]
     fn s1_the_log_is_what_the_model_says(steps in proptest::collection::vec(step(), 1..40)) {

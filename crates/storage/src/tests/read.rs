@@ -1,7 +1,7 @@
 //! Reading by offset and by time.
 
 use bytes::Bytes;
-use ottla_records::{BatchHeader, Codec, BatchBuilder};
+use ottla_records::{BatchBuilder, BatchHeader, Codec};
 use ottla_types::Offset;
 
 use super::support::{NOW, Rig, batch, batch_at, config, epoch, offset, segment_path};
@@ -9,7 +9,9 @@ use crate::{LogConfig, ReadError};
 
 fn filled() -> (Rig, Vec<Bytes>) {
     let mut rig = Rig::new(config());
-    let all = (0..100).map(|n| rig.append(&format!("batch {n}"), 1 + n % 4).bytes).collect();
+    let all = (0..100)
+        .map(|n| rig.append(&format!("batch {n}"), 1 + n % 4).bytes)
+        .collect();
     (rig, all)
 }
 
@@ -25,8 +27,10 @@ fn a_read_begins_with_the_batch_that_holds_the_offset() {
     let end = reader.log_end_offset();
     for wanted in 0..end.get() {
         let (bytes, next) = reader.read(offset(wanted), end, 1, true).unwrap();
-        let expected =
-            all.iter().find(|b| header(b).last_offset() >= offset(wanted)).unwrap();
+        let expected = all
+            .iter()
+            .find(|b| header(b).last_offset() >= offset(wanted))
+            .unwrap();
         assert_eq!(&bytes, expected);
         assert_eq!(next, header(expected).next_offset());
         // Without the promise of one batch, a limit that is too small gives nothing.
@@ -48,8 +52,7 @@ fn p41_a_read_never_passes_its_upper_bound_nor_its_size() {
                 let (bytes, next) = reader.read(start, ends[to], max_bytes, true).unwrap();
                 assert!(next <= ends[to] && next > start);
                 let count = ends.iter().filter(|e| **e > start && **e <= next).count();
-                let expected: Vec<u8> =
-                    all[from..from + count].iter().flatten().copied().collect();
+                let expected: Vec<u8> = all[from..from + count].iter().flatten().copied().collect();
                 assert_eq!(bytes, expected);
                 assert!(bytes.len() <= max_bytes || count == 1);
                 // As much as fits, within the segment.
@@ -57,14 +60,19 @@ fn p41_a_read_never_passes_its_upper_bound_nor_its_size() {
                     && next < ends[to]
                 {
                     let new_segment =
-                        rig.files.content(&segment_path(&rig.partition_dir(), next.get(), "log"));
+                        rig.files
+                            .content(&segment_path(&rig.partition_dir(), next.get(), "log"));
                     assert!(bytes.len() + more.len() > max_bytes || new_segment.is_some());
                 }
             }
         }
     }
     // A bound inside a batch leaves the batch out.
-    let middle = all.iter().map(|b| header(b)).find(|h| h.last_offset_delta > 1).unwrap();
+    let middle = all
+        .iter()
+        .map(|b| header(b))
+        .find(|h| h.last_offset_delta > 1)
+        .unwrap();
     let start = middle.first_offset();
     let (bytes, next) = reader.read(start, start.plus(1), 1000, true).unwrap();
     assert!(bytes.is_empty() && next == start);
@@ -81,8 +89,10 @@ fn an_offset_outside_the_log_is_told() {
     assert!(matches!(past, ReadError::OutOfRange { .. }));
     rig.log.set_log_start_offset(offset(7)).unwrap();
     let below = reader.read(offset(6), end, 1000, true).unwrap_err();
-    assert!(matches!(below, ReadError::OutOfRange { log_start_offset, .. }
-        if log_start_offset == offset(7)));
+    assert!(
+        matches!(below, ReadError::OutOfRange { log_start_offset, .. }
+        if log_start_offset == offset(7))
+    );
 }
 
 #[test]
@@ -95,8 +105,14 @@ fn p28_a_damaged_batch_is_not_served() {
     let end = reader.log_end_offset();
     assert_eq!(reader.read(offset(0), end, 1, true).unwrap().0, all[0]);
     let damaged = header(&all[1]).first_offset();
-    assert!(matches!(reader.read(damaged, end, 1, true), Err(ReadError::Corrupt { .. })));
-    assert!(matches!(reader.scrub(offset(0), 1000), Err(ReadError::Corrupt { .. })));
+    assert!(matches!(
+        reader.read(damaged, end, 1, true),
+        Err(ReadError::Corrupt { .. })
+    ));
+    assert!(matches!(
+        reader.scrub(offset(0), 1000),
+        Err(ReadError::Corrupt { .. })
+    ));
 }
 
 #[test]
@@ -108,7 +124,9 @@ fn s3_an_index_that_lies_changes_nothing() {
         if name.ends_with(".index") || name.ends_with(".timeindex") {
             rig.files.corrupt(&path, |bytes| {
                 for (at, byte) in bytes.iter_mut().enumerate() {
-                    *byte = byte.wrapping_mul(31).wrapping_add(u8::try_from(at % 251).unwrap());
+                    *byte = byte
+                        .wrapping_mul(31)
+                        .wrapping_add(u8::try_from(at % 251).unwrap());
                 }
             });
         }
@@ -143,7 +161,10 @@ fn timestamps_lead_to_the_first_record_that_is_late_enough() {
             for k in 0..3 {
                 builder.push(time + k * 3, None, Some(b"some value"), &[]);
             }
-            let appended = rig.log.append_as_leader(builder.build(), epoch(2), NOW).unwrap();
+            let appended = rig
+                .log
+                .append_as_leader(builder.build(), epoch(2), NOW)
+                .unwrap();
             all.push(appended.bytes);
         }
         assert!(rig.log.segment_count() > 3);
@@ -184,12 +205,20 @@ fn an_empty_log_has_no_timestamps() {
     let reader = rig.log.reader();
     assert_eq!(reader.offset_for_timestamp(0, offset(0)).unwrap(), None);
     assert_eq!(reader.max_timestamp(offset(0)).unwrap(), None);
-    assert!(reader.locate(offset(0), offset(0), 100, true).unwrap().is_empty());
+    assert!(
+        reader
+            .locate(offset(0), offset(0), 100, true)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
 fn readers_and_the_writer_never_disagree() {
-    let roomy = LogConfig { segment_bytes: 20_000, ..config() };
+    let roomy = LogConfig {
+        segment_bytes: 20_000,
+        ..config()
+    };
     let mut rig = Rig::new(roomy);
     let reader = rig.log.reader();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -224,7 +253,9 @@ fn readers_and_the_writer_never_disagree() {
             });
         }
         for n in 0..3000 {
-            rig.log.append_as_leader(batch_at(NOW.0, &format!("{n}"), 2), epoch(n), NOW).unwrap();
+            rig.log
+                .append_as_leader(batch_at(NOW.0, &format!("{n}"), 2), epoch(n), NOW)
+                .unwrap();
             if n % 500 == 499 {
                 let to = rig.log.log_end_offset().get() - 700;
                 rig.log.truncate_to(offset(to)).unwrap();

@@ -10,7 +10,10 @@ fn fill(rig: &mut Rig, count: i32) -> Vec<Bytes> {
     (0..count)
         .map(|n| {
             let batch = batch(&format!("batch {n}"), 2);
-            rig.log.append_as_leader(batch, epoch(n / 8), NOW).unwrap().bytes
+            rig.log
+                .append_as_leader(batch, epoch(n / 8), NOW)
+                .unwrap()
+                .bytes
         })
         .collect()
 }
@@ -37,7 +40,11 @@ fn s5_the_marker_of_one_end_does_not_speak_for_the_next() {
     let rig = rig.restart().kill();
     assert!(rig.recovery.scanned_bytes > 0 || rig.log.log_end_offset() == offset(20));
     let files = rig.files.paths(&super::support::root());
-    assert!(!files.iter().any(|path| path.ends_with(crate::meta::CLEAN_SHUTDOWN)));
+    assert!(
+        !files
+            .iter()
+            .any(|path| path.ends_with(crate::meta::CLEAN_SHUTDOWN))
+    );
 }
 
 #[test]
@@ -57,10 +64,14 @@ fn p11_a_kill_loses_nothing_that_was_written() {
 #[test]
 fn p27_a_torn_tail_is_cut_at_the_last_whole_batch() {
     for cut in 1..120 {
-        let mut rig = Rig::new(LogConfig { segment_bytes: 100_000, ..config() });
+        let mut rig = Rig::new(LogConfig {
+            segment_bytes: 100_000,
+            ..config()
+        });
         let all = fill(&mut rig, 10);
         let path = segment_path(&rig.partition_dir(), 0, "log");
-        rig.files.corrupt(&path, |bytes| bytes.truncate(bytes.len() - cut));
+        rig.files
+            .corrupt(&path, |bytes| bytes.truncate(bytes.len() - cut));
         let rig = rig.kill();
         let found = rig.contents();
         let lost = all.iter().rev().scan(0, |sum, batch| {
@@ -81,7 +92,8 @@ fn p27_a_torn_batch_takes_later_segments_with_it() {
     let segments = rig.log.segment_count();
     let path = segment_path(&rig.partition_dir(), 0, "log");
     // Nothing was flushed, so the first segment may be torn anywhere.
-    rig.files.corrupt(&path, |bytes| bytes[all[0].len() * 2 + 90] ^= 1);
+    rig.files
+        .corrupt(&path, |bytes| bytes[all[0].len() * 2 + 90] ^= 1);
     let mut rig = rig.kill();
     let found = rig.contents();
     assert!(found.len() < 4 && segments > 3);
@@ -103,12 +115,16 @@ fn s2_damage_below_the_durable_mark_is_reported_and_kept_aside() {
     marks.recovery_point = offset(0);
     rig.dir.write_checkpoints(&[marks]).unwrap();
     let size = rig.files.content(&bad).unwrap().len();
-    rig.files.corrupt(&bad, |bytes| bytes[all[0].len() + 80] ^= 1);
+    rig.files
+        .corrupt(&bad, |bytes| bytes[all[0].len() + 80] ^= 1);
     let rig = rig.kill();
     assert!(rig.recovery.damaged_below_durable);
     assert_eq!(rig.contents(), all[..1], "never served");
     let aside: Vec<_> = rig.files.paths(&rig.partition_dir());
-    let aside: Vec<_> = aside.iter().filter(|p| p.to_string_lossy().ends_with(".damaged")).collect();
+    let aside: Vec<_> = aside
+        .iter()
+        .filter(|p| p.to_string_lossy().ends_with(".damaged"))
+        .collect();
     assert!(aside.len() > 3, "{aside:?}");
     let kept = rig.files.content(aside[0]).unwrap();
     assert_eq!(kept.len(), size - all[0].len());
@@ -123,12 +139,16 @@ fn s2_damage_below_the_durable_mark_is_reported_and_kept_aside() {
 
 #[test]
 fn s2_a_log_that_is_shorter_than_what_was_committed_is_damaged() {
-    let mut rig = Rig::new(LogConfig { segment_bytes: 100_000, ..config() });
+    let mut rig = Rig::new(LogConfig {
+        segment_bytes: 100_000,
+        ..config()
+    });
     let all = fill(&mut rig, 10);
     rig.flush();
     rig.checkpoint();
     let path = segment_path(&rig.partition_dir(), 0, "log");
-    rig.files.corrupt(&path, |bytes| bytes.truncate(bytes.len() - all[9].len()));
+    rig.files
+        .corrupt(&path, |bytes| bytes.truncate(bytes.len() - all[9].len()));
     let rig = rig.kill();
     assert!(rig.recovery.damaged_below_durable && rig.recovery.checkpoint_ahead);
     assert_eq!(rig.recovery.high_watermark, offset(18), "S-4: clamped");
@@ -137,7 +157,10 @@ fn s2_a_log_that_is_shorter_than_what_was_committed_is_damaged() {
 #[test]
 fn p13_in_mode_page_a_lost_tail_is_no_damage() {
     for seed in 0..50 {
-        let page = LogConfig { flush_messages: u64::MAX, ..config() };
+        let page = LogConfig {
+            flush_messages: u64::MAX,
+            ..config()
+        };
         let mut rig = Rig::new(page);
         let all = fill(&mut rig, 40);
         // The high watermark was checkpointed without a flush.
@@ -146,13 +169,20 @@ fn p13_in_mode_page_a_lost_tail_is_no_damage() {
         let found = rig.contents();
         assert_eq!(found, all[..found.len()], "seed {seed}");
         assert!(!rig.recovery.damaged_below_durable, "seed {seed}");
-        assert_eq!(rig.recovery.checkpoint_ahead, found.len() < 40, "S-4, seed {seed}");
+        assert_eq!(
+            rig.recovery.checkpoint_ahead,
+            found.len() < 40,
+            "S-4, seed {seed}"
+        );
     }
 }
 
 #[test]
 fn s12_the_scan_begins_at_the_recovery_point() {
-    let mut rig = Rig::new(LogConfig { segment_bytes: 1 << 20, ..config() });
+    let mut rig = Rig::new(LogConfig {
+        segment_bytes: 1 << 20,
+        ..config()
+    });
     fill(&mut rig, 2000);
     rig.flush();
     rig.log.write_producer_snapshot();
@@ -162,7 +192,11 @@ fn s12_the_scan_begins_at_the_recovery_point() {
     // The index is written behind; without it the whole segment would be checked.
     let rig = rig.kill();
     let limit = tail + 200 + 64 * 300;
-    assert!(rig.recovery.scanned_bytes < limit as u64, "{}", rig.recovery.scanned_bytes);
+    assert!(
+        rig.recovery.scanned_bytes < limit as u64,
+        "{}",
+        rig.recovery.scanned_bytes
+    );
     assert!(rig.recovery.scanned_bytes >= tail as u64);
 }
 
@@ -170,14 +204,24 @@ fn fill_more(rig: &mut Rig, count: i32) -> usize {
     (0..count)
         .map(|n| {
             let batch = batch(&format!("more {n}"), 2);
-            rig.log.append_as_leader(batch, epoch(300), NOW).unwrap().bytes.len()
+            rig.log
+                .append_as_leader(batch, epoch(300), NOW)
+                .unwrap()
+                .bytes
+                .len()
         })
         .sum()
 }
 
 #[test]
 fn s3_whatever_is_derived_may_be_lost_or_scrambled() {
-    for kind in ["index", "timeindex", "snapshot", "producers", "leader-epoch-checkpoint"] {
+    for kind in [
+        "index",
+        "timeindex",
+        "snapshot",
+        "producers",
+        "leader-epoch-checkpoint",
+    ] {
         for scramble in [false, true] {
             let mut rig = Rig::new(config());
             fill(&mut rig, 30);
@@ -240,7 +284,8 @@ fn r9_a_plausible_but_wrong_epoch_list_is_found_out() {
         if rig.files.content(&path).is_none() {
             rig = rig.restart();
         }
-        rig.files.corrupt(&path, |bytes| *bytes = wrong.as_bytes().to_vec());
+        rig.files
+            .corrupt(&path, |bytes| *bytes = wrong.as_bytes().to_vec());
         rig = rig.kill();
         assert_eq!(rig.log.epochs(), &truth, "{wrong:?}");
     }
@@ -251,7 +296,9 @@ fn p8_the_last_five_batches_survive_a_restart_of_either_kind() {
     for clean in [true, false] {
         let mut rig = Rig::new(config());
         for n in 0..9 {
-            rig.log.append_as_leader(idempotent(3, 1, n * 2, 2), epoch(9), NOW).unwrap();
+            rig.log
+                .append_as_leader(idempotent(3, 1, n * 2, 2), epoch(9), NOW)
+                .unwrap();
         }
         let rig = if clean { rig.restart() } else { rig.kill() };
         for n in 0..9i32 {

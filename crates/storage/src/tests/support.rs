@@ -19,7 +19,10 @@ pub(super) const TOPIC: &str = "orders";
 
 pub(super) fn id() -> PartitionId {
     let topic_id = TopicId::new(Uuid::from_u128(7)).unwrap();
-    PartitionId { topic_id, partition: PartitionIndex(0) }
+    PartitionId {
+        topic_id,
+        partition: PartitionIndex(0),
+    }
 }
 
 pub(super) fn offset(n: i64) -> Offset {
@@ -32,7 +35,11 @@ pub(super) fn epoch(n: i32) -> LeaderEpoch {
 
 /// A config with small segments and an index entry for every few batches.
 pub(super) fn config() -> LogConfig {
-    LogConfig { segment_bytes: 1000, index_interval_bytes: 200, ..LogConfig::default() }
+    LogConfig {
+        segment_bytes: 1000,
+        index_interval_bytes: 200,
+        ..LogConfig::default()
+    }
 }
 
 /// A batch of `count` records whose values say `tag`.
@@ -44,7 +51,12 @@ pub(super) fn batch_at(timestamp: i64, tag: &str, count: usize) -> BytesMut {
     let mut builder = BatchBuilder::new(timestamp);
     for n in 0..count {
         let value = format!("{tag}/{n}");
-        builder.push(timestamp + i64::try_from(n).unwrap(), None, Some(value.as_bytes()), &[]);
+        builder.push(
+            timestamp + i64::try_from(n).unwrap(),
+            None,
+            Some(value.as_bytes()),
+            &[],
+        );
     }
     builder.build()
 }
@@ -56,7 +68,12 @@ pub(super) fn idempotent(id: i64, epoch: i16, sequence: i32, count: usize) -> By
         sequence,
     );
     for n in 0..count {
-        builder.push(NOW.0, None, Some(format!("{id}/{sequence}+{n}").as_bytes()), &[]);
+        builder.push(
+            NOW.0,
+            None,
+            Some(format!("{id}/{sequence}+{n}").as_bytes()),
+            &[],
+        );
     }
     builder.build()
 }
@@ -81,7 +98,12 @@ impl Rig {
     pub(super) fn open(files: MemFiles, config: LogConfig) -> Rig {
         let (dir, _) = LogDir::open(&root(), BrokerId(1), Arc::new(files.clone())).unwrap();
         let (log, recovery) = dir.open_log(TOPIC, id(), config, NOW).unwrap();
-        Rig { files, dir, log, recovery }
+        Rig {
+            files,
+            dir,
+            log,
+            recovery,
+        }
     }
 
     pub(super) fn partition_dir(&self) -> PathBuf {
@@ -90,7 +112,9 @@ impl Rig {
 
     pub(super) fn append(&mut self, tag: &str, count: usize) -> Appended {
         let leader_epoch = self.log.latest_epoch().unwrap_or(epoch(0));
-        self.log.append_as_leader(batch(tag, count), leader_epoch, NOW).unwrap()
+        self.log
+            .append_as_leader(batch(tag, count), leader_epoch, NOW)
+            .unwrap()
     }
 
     pub(super) fn flush(&mut self) {
@@ -110,7 +134,9 @@ impl Rig {
     }
 
     pub(super) fn checkpoint(&self) {
-        self.dir.write_checkpoints(&[self.marks(self.log.flushed_offset())]).unwrap();
+        self.dir
+            .write_checkpoints(&[self.marks(self.log.flushed_offset())])
+            .unwrap();
     }
 
     /// Ends cleanly and starts again.
@@ -151,7 +177,11 @@ impl Rig {
 /// Every batch that can be read, in order.
 pub(super) fn read_all(log: &Log) -> Result<Vec<Bytes>, ReadError> {
     let reader = log.reader();
-    let (mut at, end, mut all) = (reader.log_start_offset(), reader.log_end_offset(), Vec::new());
+    let (mut at, end, mut all) = (
+        reader.log_start_offset(),
+        reader.log_end_offset(),
+        Vec::new(),
+    );
     while at < end {
         let (bytes, next) = reader.read(at, end, 700, true)?;
         assert!(next > at, "no progress at {at} of {end}");

@@ -1,0 +1,103 @@
+//! What a partition shows of itself: its view, its marks for the checkpoints, its epochs.
+
+use std::sync::Arc;
+
+use ottla_replication::{Role, lineage::EpochStart};
+use ottla_storage::{Log, PartitionMarks};
+
+use crate::{api::ReplicaRole, shard::env::Env};
+
+use super::{Partition, view::View};
+
+impl Partition {
+    pub(super) fn publish(&self) {
+        let marks = self.replica.marks();
+        let leader = self.replica.leader();
+        let role = match self.replica.role() {
+            Role::Offline => ReplicaRole::Offline,
+            Role::Leader(_) => ReplicaRole::Leader,
+            Role::Follower(_) => ReplicaRole::Follower,
+        };
+        let previous = self.handle.view.load();
+        let isr = match leader {
+            Some(leader) => {
+                let isr = leader.isr();
+                if previous.isr[..] == isr[..] {
+                    Arc::clone(&previous.isr)
+                } else {
+                    isr.into()
+                }
+            }
+            None if previous.isr.is_empty() => Arc::clone(&previous.isr),
+            None => Arc::from([]),
+        };
+        self.handle.view.store(Arc::new(View {
+            role,
+            failed: self.log.is_none(),
+            leader: self.leader_hint,
+            leader_epoch: self.replica.leader_epoch().unwrap_or_default(),
+            epoch_start_offset: leader.map(|leader| leader.epoch_start_offset()),
+            log_start_offset: marks.log_start_offset,
+            high_watermark: self.replica.high_watermark(),
+            log_end_offset: marks.log_end_offset,
+            flushed_offset: marks.flushed_offset,
+            size_bytes: self.log.as_ref().map_or(0, Log::size_bytes),
+            epochs: Arc::clone(&self.epochs),
+            isr,
+            replica_count: leader.map_or(0, |leader| leader.replicas().len()),
+            min_isr: leader.map_or(1, |leader| leader.min_isr()),
+            reader: self.log.as_ref().map(Log::reader),
+        }));
+    }
+
+    pub(crate) fn marks(&self) -> Option<PartitionMarks> {
+        let log = self.log.as_ref()?;
+        Some(PartitionMarks {
+            topic: self.topic.to_string(),
+            partition: self.id.partition,
+            recovery_point: log.flushed_offset(),
+            log_start_offset: log.log_start_offset(),
+            high_watermark: self.replica.high_watermark(),
+        })
+    }
+
+    pub(super) fn drop_empty_epochs(&mut self, env: &Env) {
+        let Some(log) = self.log.as_mut() else { return };
+        let end = log.log_end_offset();
+        let empty = log
+            .epochs()
+            .entries()
+            .last()
+            .is_some_and(|entry| entry.start_offset >= end);
+        if empty && let Err(error) = log.truncate_to(end) {
+            self.on_log_error(env, &error);
+            return;
+        }
+        self.refresh_epochs();
+    }
+
+    pub(super) fn refresh_epochs(&mut self) {
+        let Some(log) = self.log.as_ref() else { return };
+        let known = &self.epochs;
+        let entries = log.epochs().entries();
+        let same = entries.len() == known.len()
+            && entries
+                .iter()
+                .zip(known.iter())
+                .all(|(entry, (epoch, start))| {
+                    entry.epoch == *epoch && entry.start_offset == *start
+                });
+        if !same {
+            self.epochs = epoch_starts(log);
+            self.dirty = true;
+        }
+    }
+}
+
+pub(super) fn epoch_starts(log: &Log) -> Arc<[EpochStart]> {
+    log.epochs()
+        .entries()
+        .iter()
+        .map(|entry| (entry.epoch, entry.start_offset))
+        .collect()
+}
