@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, AtomicU8, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
 use ottla_metadata::{Command, CommandError, Image, Outcome};
+use ottla_storage::LogDir;
 use ottla_types::{BrokerEpoch, BrokerId, PartitionId, ProducerId};
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     metadata_link::LinkHandle,
     metrics::{BrokerMetrics, MetricsSnapshot},
     partition::view::PartitionRegistry,
+    replica_fetcher::Fetchers,
     shard::{env::Router, input::ProduceInput},
     worker_pool::WorkerPool,
 };
@@ -42,9 +44,20 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) io_pool: Arc<WorkerPool>,
     pub(crate) link: LinkHandle,
-    pub(crate) log_dir: Arc<ottla_storage::LogDir>,
+    pub(crate) fetchers: Weak<Fetchers>,
+    /// Owned by the broker's threads and tasks: a handle that outlives them must not keep the
+    /// directory locked.
+    pub(crate) log_dir: Weak<LogDir>,
     pub(crate) producer_ids: tokio::sync::Mutex<ProducerIdBlock>,
     pub(crate) space_bytes: Mutex<Option<(u64, u64)>>,
+}
+
+impl Shared {
+    fn log_dir_failed(&self) -> bool {
+        self.log_dir
+            .upgrade()
+            .is_some_and(|log_dir| log_dir.failed())
+    }
 }
 
 /// Producer ids handed out by the controller and not by us yet (C-11).
@@ -104,13 +117,28 @@ impl BrokerHandle {
     pub fn is_ready(&self) -> bool {
         self.state() == BrokerState::Running
             && self.shared.link.session().borrow().unfenced
-            && !self.shared.log_dir.failed()
+            && !self.shared.log_dir_failed()
     }
 
     /// Why the quorum has refused this broker for good, if it has.
     #[must_use]
     pub fn refused(&self) -> Option<String> {
         self.shared.link.refused().borrow().clone()
+    }
+
+    /// Whether the replica stream from `broker` broke a moment ago: its process may be dead while
+    /// metadata still names it as a leader.
+    #[must_use]
+    pub fn is_suspect(&self, broker: BrokerId) -> bool {
+        let fetchers = self.shared.fetchers.upgrade();
+        fetchers.is_some_and(|fetchers| fetchers.is_suspect(broker))
+    }
+
+    /// Whether this replica leads and takes appends.
+    #[must_use]
+    pub fn leads(&self, id: PartitionId) -> bool {
+        self.replica_status(id)
+            .is_some_and(|status| status.role == crate::ReplicaRole::Leader)
     }
 
     /// Enqueues every entry in its owning shard before returning, so the place of each batch in
@@ -278,7 +306,7 @@ impl BrokerHandle {
         let space = *self.shared.space_bytes.lock();
         LogDirInfo {
             path: self.shared.config.log_dir.clone(),
-            failed: self.shared.log_dir.failed(),
+            failed: self.shared.log_dir_failed(),
             total_bytes: space.map(|(total, _)| total),
             usable_bytes: space.map(|(_, usable)| usable),
         }
@@ -314,7 +342,7 @@ impl BrokerHandle {
             metadata_index: image.index,
             metadata_lag: shared.link.metadata_lag(),
             fenced: !shared.link.session().borrow().unfenced,
-            offline_log_directories: usize::from(shared.log_dir.failed()),
+            offline_log_directories: usize::from(shared.log_dir_failed()),
             ..MetricsSnapshot::default()
         };
         for handle in shared.registry.all().values() {

@@ -50,6 +50,7 @@ pub enum StartError {
 pub struct Broker {
     handle: BrokerHandle,
     groups: Groups,
+    log_dir: Arc<LogDir>,
     directory_id: Uuid,
     /// Ends tasks, streams and the link.
     stop: CancellationToken,
@@ -104,6 +105,7 @@ impl Broker {
         Ok(Broker {
             handle,
             groups,
+            log_dir: parts.log_dir,
             directory_id: opened.directory_id,
             stop: parts.stop,
             stop_link: parts.stop_link,
@@ -215,7 +217,7 @@ impl Broker {
         self.tasks.close();
         self.tasks.wait().await;
         let epoch = self.handle.broker_epoch();
-        let log_dir = Arc::clone(&shared.log_dir);
+        let log_dir = self.log_dir;
         let (shards, flush_pool) = (self.shards, self.flush_pool);
         let io_pool = Arc::clone(&shared.io_pool);
         let closed = tokio::task::spawn_blocking(move || {

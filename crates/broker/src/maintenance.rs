@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use ottla_storage::PartitionMarks;
+use ottla_storage::{LogDir, PartitionMarks};
 
 use crate::{
     clock::Clock,
@@ -21,6 +21,7 @@ const TURN: Duration = Duration::from_millis(500);
 /// The regular work of one log directory.
 pub(crate) struct Maintenance {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) log_dir: Arc<LogDir>,
     pub(crate) space: Arc<Space>,
     pub(crate) trash: Arc<Trash>,
     pub(crate) clock: Clock,
@@ -53,7 +54,7 @@ impl Maintenance {
         if marks == *written {
             return;
         }
-        let (log_dir, to_write) = (Arc::clone(&self.shared.log_dir), marks.clone());
+        let (log_dir, to_write) = (Arc::clone(&self.log_dir), marks.clone());
         let outcome = self
             .shared
             .io_pool
@@ -67,7 +68,7 @@ impl Maintenance {
     }
 
     async fn check_space(&self) {
-        let log_dir = Arc::clone(&self.shared.log_dir);
+        let log_dir = Arc::clone(&self.log_dir);
         let Some(Ok(found)) = self.shared.io_pool.run(move || log_dir.space()).await else {
             return;
         };

@@ -21,7 +21,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Endpoint;
 use tracing::{debug, info};
@@ -48,6 +48,8 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How often a stream checks that it still is what metadata says.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a broken stream makes its leader suspect: by then the controller has decided.
+const SUSPECT_FOR: Duration = Duration::from_secs(3);
 /// Largest message accepted; frames are about a chunk, but one batch may be larger.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// HTTP/2 windows: the streams have their own credit, so these only must not be in the way.
@@ -125,6 +127,8 @@ struct Link {
     wanted: AtomicUsize,
     wake: Notify,
     up: AtomicBool,
+    /// When the live lane's stream was broken from the other side, until it is up again.
+    broke: Mutex<Option<Instant>>,
     /// The live lane's way out while it is up.
     live: Mutex<Option<Arc<Out>>>,
 }
@@ -183,6 +187,16 @@ impl Fetchers {
         self.link(leader).up.load(Ordering::SeqCst)
     }
 
+    /// Whether the stream from `leader` broke a moment ago and is not up again: its process may be
+    /// dead while metadata still names it. Says nothing about a broker that leads nothing we follow.
+    pub(crate) fn is_suspect(&self, leader: BrokerId) -> bool {
+        let links = self.links.lock();
+        links.get(&leader).is_some_and(|link| {
+            link.wanted.load(Ordering::SeqCst) > 0
+                && link.broke.lock().is_some_and(|at| at.elapsed() < SUSPECT_FOR)
+        })
+    }
+
     /// Sends a subscription; lost if the stream is down, and made anew when it is up.
     pub(crate) fn subscribe(&self, leader: BrokerId, subscribe: Subscribe) {
         self.send(leader, |outbound| outbound.subscribes.push(subscribe));
@@ -212,6 +226,7 @@ impl Fetchers {
             wanted: AtomicUsize::new(0),
             wake: Notify::new(),
             up: AtomicBool::new(false),
+            broke: Mutex::new(None),
             live: Mutex::new(None),
         });
         links.insert(leader, Arc::clone(&link));
@@ -323,9 +338,13 @@ impl Fetchers {
             tokio::select! {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => self.receive(link.leader, &out, message),
-                    Ok(None) => break,
+                    Ok(None) => {
+                        session.broke();
+                        break;
+                    }
                     Err(error) => {
                         debug!(leader = %link.leader, lane, %error, "replica stream broke");
+                        session.broke();
                         break;
                     }
                 },
@@ -344,6 +363,7 @@ impl Fetchers {
     fn begin<'a>(&'a self, link: &'a Link, lane: u32, out: &Arc<Out>) -> LinkSession<'a> {
         if lane == 0 {
             *link.live.lock() = Some(Arc::clone(out));
+            *link.broke.lock() = None;
             link.up.store(true, Ordering::SeqCst);
             let leader = link.leader;
             self.router.post_all(|| Input::LinkUp { leader });
@@ -401,6 +421,15 @@ struct LinkSession<'a> {
     link: &'a Link,
     lane: u32,
     out: Arc<Out>,
+}
+
+impl LinkSession<'_> {
+    /// The other side ended it.
+    fn broke(&self) {
+        if self.lane == 0 {
+            *self.link.broke.lock() = Some(Instant::now());
+        }
+    }
 }
 
 impl Drop for LinkSession<'_> {

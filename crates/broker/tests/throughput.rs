@@ -16,7 +16,13 @@ use tokio::time::Instant;
 use ottla_broker::Acks;
 use support::cluster::{Cluster, entry, partition};
 
-async fn run(cluster: &Cluster, name: &str, configs: &[(&str, &str)], batch: usize, inflight: usize) {
+async fn run(
+    cluster: &Cluster,
+    name: &str,
+    configs: &[(&str, &str)],
+    batch: usize,
+    inflight: usize,
+) {
     let topic = cluster.create_topic(name, 12, 3, configs).await;
     let mut tasks = Vec::new();
     let until = Instant::now() + Duration::from_secs(4);
@@ -32,7 +38,11 @@ async fn run(cluster: &Cluster, name: &str, configs: &[(&str, &str)], batch: usi
                     let begun = Instant::now();
                     let deadline = begun + Duration::from_secs(10);
                     let entries = vec![entry(id, &value, None)];
-                    leader.produce(entries, Acks::All, deadline).await.remove(0).unwrap();
+                    leader
+                        .produce(entries, Acks::All, deadline)
+                        .await
+                        .remove(0)
+                        .unwrap();
                     latencies.push(begun.elapsed().as_micros());
                 }
                 latencies
@@ -51,7 +61,9 @@ async fn run(cluster: &Cluster, name: &str, configs: &[(&str, &str)], batch: usi
         "{name}: {:.0} batches/s, {:.1} MiB/s, p50 {} us, p99 {} us, p99.9 {} us",
         count as f64 / seconds,
         (count * batch) as f64 / seconds / 1048576.0,
-        at(500), at(990), at(999)
+        at(500),
+        at(990),
+        at(999)
     );
 }
 
@@ -61,6 +73,13 @@ async fn throughput() {
     let cluster = Cluster::start(3).await;
     run(&cluster, "one-small", &[], 1_000, 1).await;
     run(&cluster, "ack-16k-x4", &[], 16_000, 4).await;
-    run(&cluster, "page-16k-x4", &[("flush.messages", "1000000")], 16_000, 4).await;
+    run(
+        &cluster,
+        "page-16k-x4",
+        &[("flush.messages", "1000000")],
+        16_000,
+        4,
+    )
+    .await;
     run(&cluster, "ack-1k-x16", &[], 1_000, 16).await;
 }

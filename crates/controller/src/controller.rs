@@ -288,6 +288,7 @@ fn wire(
     let limits = Limits {
         session: config.session_timeout,
         grace: config.session_grace,
+        dead: config.session_grace / 6,
     };
     let sessions = Arc::new(SessionHub::new(quorum.clone(), cluster.clone(), limits));
     let balance = Arc::new(Balance {

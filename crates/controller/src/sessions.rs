@@ -72,6 +72,9 @@ pub(crate) struct Beat {
 pub(crate) struct Limits {
     pub(crate) session: Duration,
     pub(crate) grace: Duration,
+    /// How long the address of a broker whose stream broke must refuse connections: then its
+    /// process is gone, and waiting for the rest of the grace would only prolong the stall.
+    pub(crate) dead: Duration,
 }
 
 #[derive(Debug)]
@@ -162,6 +165,7 @@ impl Sessions {
             session.streams = session.streams.saturating_sub(1);
             if session.streams == 0 {
                 session.broke = Some(now);
+                session.refused = None;
             }
         }
     }
@@ -187,7 +191,7 @@ impl Sessions {
         }
     }
 
-    /// Unfenced brokers that have not connected yet: their addresses must be tried.
+    /// Unfenced brokers without a stream: their addresses must be tried.
     pub(crate) fn to_probe(&self) -> Vec<(BrokerId, BrokerEpoch, String)> {
         self.brokers
             .iter()
@@ -355,7 +359,7 @@ impl Session {
         let past = |at: Option<Instant>| at.is_some_and(|at| now >= at + limits.grace);
         if self.streams == 0 && past(self.broke) {
             Some(Gone::StreamBroke)
-        } else if self.streams == 0 && past(self.refused) {
+        } else if self.streams == 0 && (past(self.refused) || self.is_dead(limits, now)) {
             Some(Gone::Refused)
         } else if now >= self.heard.max(started) + limits.session {
             Some(Gone::Silent)
@@ -364,12 +368,18 @@ impl Session {
         }
     }
 
+    /// Its stream broke and nothing listens on its address any more.
+    fn is_dead(&self, limits: &Limits, now: Instant) -> bool {
+        self.broke.is_some() && self.refused.is_some_and(|at| now >= at + limits.dead)
+    }
+
     fn deadlines(&self, limits: &Limits, started: Instant) -> impl Iterator<Item = Instant> {
         let silence = (!self.fenced).then(|| self.heard.max(started) + limits.session);
         let broke = self.broke.map(|at| at + limits.grace);
         let refused = self.refused.map(|at| at + limits.grace);
+        let dead = self.broke.and(self.refused).map(|at| at + limits.dead);
         let settle = Some(started + SETTLE_LIMIT);
-        [silence, broke, refused, settle, Some(self.not_before)]
+        [silence, broke, refused, dead, settle, Some(self.not_before)]
             .into_iter()
             .flatten()
     }

@@ -422,11 +422,17 @@ impl Leader {
             .filter(|member| !self.must_leave(now, *member))
             .collect();
         for (broker, follower) in &self.followers {
-            // everything committed, and the first record of this epoch's log position.
+            // everything committed, and all from before this epoch. Well within the lag
+            // limit too: one that was put out for lagging would otherwise be let in again while
+            // the high watermark still stands where it left it.
             let reached = self.stored(*broker).is_some_and(|stored| {
                 stored >= self.high_watermark && stored >= self.epoch_start_offset
             });
-            if !committed.contains(broker) && reached && self.may_join(*broker, follower) {
+            if !committed.contains(broker)
+                && reached
+                && self.may_join(*broker, follower)
+                && self.unconfirmed_ms(now, *broker) <= self.settings.replica_lag_time_ms_max / 2
+            {
                 proposed.insert(*broker);
             }
         }
@@ -469,3 +475,6 @@ impl Leader {
         stored.min().unwrap_or(self.marks.log_end_offset)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use ottla_metadata::{Image, Registration};
-use ottla_storage::OpenedDir;
+use ottla_storage::{LogDir, OpenedDir};
 
 use crate::{
     api::BrokerState, clock::Clock, config::BrokerConfig, feed::MetadataFeed, handle::Shared,
@@ -39,6 +39,7 @@ pub(super) fn registration(config: &BrokerConfig, opened: &OpenedDir) -> Registr
 /// From registered to running.
 pub(super) struct Joining {
     pub(super) shared: Arc<Shared>,
+    pub(super) log_dir: Arc<LogDir>,
     pub(super) feed: Arc<MetadataFeed>,
     pub(super) clock: Clock,
     pub(super) registration: Registration,
@@ -52,10 +53,7 @@ impl Joining {
                 .store(state_number(state), Ordering::SeqCst)
         };
         state(BrokerState::Recovering);
-        let (config, log_dir) = (
-            Arc::clone(&self.shared.config),
-            Arc::clone(&self.shared.log_dir),
-        );
+        let (config, log_dir) = (Arc::clone(&self.shared.config), Arc::clone(&self.log_dir));
         let (router, clock) = (Arc::clone(&self.shared.router), self.clock);
         let recovering = tokio::task::spawn_blocking(move || {
             recovery::recover(&config, &log_dir, &router, clock)
@@ -105,7 +103,7 @@ impl Joining {
         let Some(cluster_id) = self.shared.image.load().cluster_id.clone() else {
             return;
         };
-        let log_dir = Arc::clone(&self.shared.log_dir);
+        let log_dir = Arc::clone(&self.log_dir);
         let kept = self.shared.io_pool.run(move || {
             log_dir.set_cluster_id(&cluster_id)?;
             // The registration that told how the last life ended has been taken.

@@ -54,6 +54,7 @@ use super::{
 /// What a broker is made of, while it is put together.
 pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
+    pub(super) log_dir: Arc<LogDir>,
     pub(super) clock: Clock,
     pub(super) router: Arc<Router>,
     pub(super) feed: Arc<MetadataFeed>,
@@ -130,6 +131,7 @@ impl Parts {
         ));
         let io_pool = Arc::new(WorkerPool::start("io", config.io_threads)?);
         let flush_pool = Arc::new(WorkerPool::start("flush", config.flush_threads)?);
+        let log_dir = Arc::new(log_dir);
         let shared = Arc::new(Shared {
             config,
             metrics,
@@ -141,12 +143,14 @@ impl Parts {
             router: Arc::clone(&router),
             io_pool,
             link: link.clone(),
-            log_dir: Arc::new(log_dir),
+            fetchers: Arc::downgrade(&fetchers),
+            log_dir: Arc::downgrade(&log_dir),
             producer_ids: tokio::sync::Mutex::default(),
             space_bytes: Mutex::new(None),
         });
         Ok(Parts {
             shared,
+            log_dir,
             clock,
             router,
             feed,
@@ -176,7 +180,7 @@ impl Parts {
                 clock: self.clock,
                 metrics: Arc::clone(&self.shared.metrics),
                 mailbox: Arc::clone(self.router.mailbox(number)),
-                log_dir: Arc::clone(&self.shared.log_dir),
+                log_dir: Arc::clone(&self.log_dir),
                 flush_pool: Arc::clone(&self.flush_pool),
                 io_pool: Arc::clone(&self.shared.io_pool),
                 fetchers: Arc::clone(&self.fetchers),
@@ -230,6 +234,7 @@ impl Parts {
         self.link.register(registration.clone());
         let joining = Joining {
             shared: Arc::clone(&self.shared),
+            log_dir: Arc::clone(&self.log_dir),
             feed: Arc::clone(&self.feed),
             clock: self.clock,
             registration,
@@ -237,6 +242,7 @@ impl Parts {
         self.spawn(async move { joining.run().await });
         let maintenance = Maintenance {
             shared: Arc::clone(&self.shared),
+            log_dir: Arc::clone(&self.log_dir),
             space: Arc::clone(&self.space),
             trash: Arc::clone(&self.trash),
             clock: self.clock,

@@ -1,6 +1,11 @@
 //! Brokers in this process, around a fake controller, each with a directory of its own.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +26,8 @@ use crate::support::controller::FakeController;
 pub(crate) struct Cluster {
     pub(crate) controller: FakeController,
     pub(crate) brokers: BTreeMap<i32, Broker>,
+    /// Brokers that find their disk full when they start.
+    pub(crate) full: BTreeSet<i32>,
     dirs: BTreeMap<i32, PathBuf>,
     _root: tempfile::TempDir,
 }
@@ -31,6 +38,7 @@ impl Cluster {
         let mut cluster = Cluster {
             controller: FakeController::start().await,
             brokers: BTreeMap::new(),
+            full: BTreeSet::new(),
             dirs: BTreeMap::new(),
             _root: root,
         };
@@ -56,7 +64,7 @@ impl Cluster {
         config.io_threads = 2;
         config.replica_lag_time_ms_max = 2_000;
         config.produce_free_bytes_min = 0;
-        config.replication_free_bytes_min = 0;
+        config.replication_free_bytes_min = if self.full.contains(&id) { u64::MAX } else { 0 };
         config.topic_settings = Arc::new(|image, topic| {
             let resource = ConfigResource::Topic(topic.to_owned());
             let configs = image.configs_of(&resource);

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Pause between connection attempts to one broker.
-const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// A process that neither accepts nor refuses within this time says nothing.
 const PROBE_LIMIT: Duration = Duration::from_millis(200);
 
@@ -41,6 +41,8 @@ pub(crate) struct SessionHub {
     limits: Limits,
     sessions: Mutex<Option<Sessions>>,
     wake: Notify,
+    /// A stream ended: its broker's address must be tried.
+    broke: Notify,
     /// Rises whenever an answer to a broker may have changed.
     changed: watch::Sender<u64>,
     fencings: AtomicU64,
@@ -65,6 +67,7 @@ impl SessionHub {
             limits,
             sessions: Mutex::new(None),
             wake: Notify::new(),
+            broke: Notify::new(),
             changed: watch::Sender::new(0),
             fencings: AtomicU64::new(0),
         }
@@ -163,15 +166,22 @@ impl SessionHub {
         self.wake.notify_one();
     }
 
-    /// Tries the addresses of unfenced brokers that have no stream, until there is none left
-    /// that could still come (C-9).
+    /// Tries the addresses of unfenced brokers that have no stream: those that have not come since
+    /// the controller changed (C-9), and those whose stream broke.
     async fn probe(self: Arc<Self>, active: Arc<Active>) {
-        while active.since.elapsed() < self.limits.session * 2 {
+        loop {
             let targets = self
                 .with(|sessions| sessions.to_probe())
                 .unwrap_or_default();
-            let dials = targets.into_iter().map(|(id, epoch, address)| async move {
-                (id, epoch, dial(&address, PROBE_LIMIT).await)
+            let pause = async {
+                if targets.is_empty() {
+                    self.broke.notified().await;
+                } else {
+                    tokio::time::sleep(PROBE_INTERVAL).await;
+                }
+            };
+            let dials = targets.iter().map(|(id, epoch, address)| async move {
+                (*id, *epoch, dial(address, PROBE_LIMIT).await)
             });
             for (id, epoch, answer) in futures::future::join_all(dials).await {
                 let refused = answer == Dial::Refused;
@@ -182,7 +192,7 @@ impl SessionHub {
             }
             tokio::select! {
                 () = active.ended.cancelled() => return,
-                () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                () = pause => {}
             }
         }
     }
@@ -233,6 +243,7 @@ impl SessionHub {
         self.during(period, |sessions| {
             sessions.closed(id, epoch, Instant::now())
         });
+        self.broke.notify_one();
         self.notify();
     }
 

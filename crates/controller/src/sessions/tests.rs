@@ -7,6 +7,7 @@ use super::*;
 const LIMITS: Limits = Limits {
     session: Duration::from_millis(2_000),
     grace: Duration::from_millis(250),
+    dead: Duration::from_millis(40),
 };
 
 fn ms(millis: u64) -> Duration {
@@ -85,6 +86,25 @@ async fn a_broken_stream_fences_after_the_grace_unless_another_opens() {
         fences(&sessions.due(now + ms(1_200))).len(),
         1,
         "not decided: again"
+    );
+}
+
+#[tokio::test]
+async fn a_broken_stream_and_a_refusing_address_are_a_dead_process() {
+    let now = Instant::now();
+    let mut sessions = two(now);
+    sessions.closed(BrokerId(1), epoch(5), now);
+    sessions.probed(BrokerId(1), epoch(5), true, now + ms(5));
+    sessions.probed(BrokerId(1), epoch(5), false, now + ms(25));
+    assert!(
+        fences(&sessions.due(now + ms(60))).is_empty(),
+        "it listens: only its stream was reset"
+    );
+    sessions.probed(BrokerId(1), epoch(5), true, now + ms(65));
+    assert!(fences(&sessions.due(now + ms(104))).is_empty());
+    assert_eq!(
+        fences(&sessions.due(now + ms(105))),
+        [(BrokerId(1), Gone::Refused)]
     );
 }
 

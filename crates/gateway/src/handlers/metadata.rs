@@ -56,8 +56,16 @@ fn topics(
     request: &MetadataRequest,
 ) -> Vec<MetadataResponseTopic> {
     let operations = access::topic_operations(request.include_topic_authorized_operations);
+    // A leader whose process seems to have died is not named: the client asks again soon, where a
+    // stale answer would send it to a dead address for as long as its refresh interval.
+    let suspects: Vec<BrokerId> = image
+        .brokers
+        .keys()
+        .filter(|broker| cx.broker().is_suspect(**broker))
+        .copied()
+        .collect();
     let describe = |topic: &TopicImage| {
-        let row = describe(image, topic, cx.version(), &cx.peer.listener);
+        let row = describe(image, topic, cx.version(), &cx.peer.listener, &suspects);
         if cx.version() >= 8 {
             row.with_topic_authorized_operations(operations)
         } else {
@@ -135,11 +143,12 @@ fn describe(
     topic: &TopicImage,
     version: i16,
     listener: &str,
+    suspects: &[BrokerId],
 ) -> MetadataResponseTopic {
     let partitions = topic
         .partitions
         .iter()
-        .map(|(index, state)| partition(image, *index, state, version, listener));
+        .map(|(index, state)| partition(image, *index, state, version, listener, suspects));
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(topic.name.clone().into())))
         .with_topic_id(topic.topic_id.uuid())
@@ -153,9 +162,11 @@ fn partition(
     state: &PartitionRecord,
     version: i16,
     listener: &str,
+    suspects: &[BrokerId],
 ) -> MetadataResponsePartition {
     let reachable = |broker: &BrokerId| live_endpoint(image, *broker, listener).is_some();
-    let leader = state.leader.filter(reachable);
+    let known = state.leader.filter(|leader| !suspects.contains(leader));
+    let leader = known.filter(reachable);
     // Version 0 is not told of brokers that it could not find in the list.
     let visible = |brokers: &[BrokerId]| -> Vec<messages::BrokerId> {
         let brokers = brokers
@@ -168,7 +179,7 @@ fn partition(
     let is_offline =
         |broker: &&BrokerId| image.brokers.get(broker).is_none_or(|broker| broker.fenced);
     let offline = state.replicas.iter().filter(is_offline);
-    let error = match (state.leader, leader) {
+    let error = match (known, leader) {
         (_, Some(_)) if version == 0 && !state.replicas.iter().all(reachable) => {
             ErrorCode::ReplicaNotAvailable
         }
@@ -234,7 +245,8 @@ mod tests {
     fn leaders_are_those_that_the_client_can_reach() {
         let image = image_of_brokers(3, &[2]);
         let row = |leader, version, listener| {
-            partition(&image, PartitionIndex(0), &state(leader), version, listener)
+            let state = state(leader);
+            partition(&image, PartitionIndex(0), &state, version, listener, &[])
         };
         let healthy = row(Some(1), 13, "CLIENTS");
         assert_eq!(
@@ -263,6 +275,18 @@ mod tests {
                 assert_eq!(row.leader_id.0, -1);
             }
         }
+        let suspect = partition(
+            &image,
+            PartitionIndex(0),
+            &state(Some(1)),
+            13,
+            "CLIENTS",
+            &[BrokerId(1)],
+        );
+        assert_eq!(
+            (suspect.error_code, suspect.leader_id.0),
+            (ErrorCode::LeaderNotAvailable.code(), -1)
+        );
         let oldest = row(Some(1), 0, "CLIENTS");
         assert_eq!(
             oldest.isr_nodes,

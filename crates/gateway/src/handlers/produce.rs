@@ -4,7 +4,7 @@
 //! stands in the queue of its partition. The answer comes later. Only batches that must be
 //! decompressed are validated elsewhere, and then the connection waits for their admission.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use futures::future::BoxFuture;
@@ -37,6 +37,10 @@ use crate::{
 
 /// Only this client may write to internal topics, as in Kafka.
 const ADMIN_CLIENT: &str = "__admin_client";
+/// How long a request with acks=0 waits for metadata that makes this broker the leader.
+const LEADERSHIP_WAIT: Duration = Duration::from_millis(500);
+/// How often it looks.
+const LEADERSHIP_POLL: Duration = Duration::from_millis(5);
 
 /// Decodes a produce request and puts its batches into their partitions' queues.
 #[allow(
@@ -45,20 +49,65 @@ const ADMIN_CLIENT: &str = "__admin_client";
 )]
 pub(super) fn admit(cx: RequestContext, body: BytesMut) -> Result<Call<File>, ProduceDecodeError> {
     let request = ProduceRequest::decode(body, cx.version())?;
+    if request.acks == 0 && !all_led_here(&cx, &request) {
+        return Ok(Call::Admitting(Box::pin(async move {
+            wait_for_leadership(&cx, &request).await;
+            let plan = Plan::new(&cx, request);
+            validate_and_enqueue(cx, plan).await
+        })));
+    }
     let plan = Plan::new(&cx, request);
     if !plan.is_heavy() {
         return Ok(Call::Admitted(plan.validate().enqueue(cx)));
     }
+    Ok(Call::Admitting(validate_and_enqueue(cx, plan)))
+}
+
+/// Whether every partition of the request is known and led by this broker.
+fn all_led_here(cx: &RequestContext, request: &ProduceRequest) -> bool {
+    let image = cx.image();
+    request.topics.iter().all(|topic| {
+        let Ok(found) = find_topic(&image, &topic.topic) else {
+            return false;
+        };
+        topic.partitions.iter().all(|partition| {
+            PartitionIndex::new(partition.index).is_some_and(|partition| {
+                cx.broker().leads(PartitionId {
+                    topic_id: found.topic_id,
+                    partition,
+                })
+            })
+        })
+    })
+}
+
+/// Waits a moment until this broker has learned what the client has learned elsewhere: that it
+/// leads. With acks=0 there is no answer that would make the client try again.
+async fn wait_for_leadership(cx: &RequestContext, request: &ProduceRequest) {
+    let led = async {
+        let mut pause = tokio::time::interval(LEADERSHIP_POLL);
+        while !all_led_here(cx, request) {
+            pause.tick().await;
+        }
+    };
+    let _ = tokio::time::timeout(LEADERSHIP_WAIT, led).await;
+}
+
+/// Validates on a thread that serves no sockets, because batches may have to be decompressed.
+fn validate_and_enqueue(
+    cx: RequestContext,
+    plan: Plan,
+) -> BoxFuture<'static, BoxFuture<'static, Answer<File>>> {
     let tasks = cx.shared.tasks.clone();
-    Ok(Call::Admitting(Box::pin(async move {
+    Box::pin(async move {
         match tasks.spawn_blocking(move || plan.validate()).await {
             Ok(valid) => valid.enqueue(cx),
             Err(error) => {
                 tracing::error!(%error, "validate batches");
-                Box::pin(std::future::ready(Answer::Close))
+                Box::pin(std::future::ready(Answer::Close)) as BoxFuture<'static, Answer<File>>
             }
         }
-    })))
+    })
 }
 
 /// A request whose partitions are known but whose batches have not been looked at.
