@@ -193,7 +193,10 @@ impl Fetchers {
         let links = self.links.lock();
         links.get(&leader).is_some_and(|link| {
             link.wanted.load(Ordering::SeqCst) > 0
-                && link.broke.lock().is_some_and(|at| at.elapsed() < SUSPECT_FOR)
+                && link
+                    .broke
+                    .lock()
+                    .is_some_and(|at| at.elapsed() < SUSPECT_FOR)
         })
     }
 

@@ -64,8 +64,8 @@ pub struct QuorumTiming {
 impl Default for QuorumTiming {
     fn default() -> QuorumTiming {
         QuorumTiming {
-            heartbeat: Duration::from_millis(100),
-            lease: Duration::from_millis(400),
+            heartbeat: Duration::from_millis(75),
+            lease: Duration::from_millis(300),
             election_jitter: Duration::from_millis(200),
             append_timeout: Duration::from_millis(200),
             vote_timeout: Duration::from_millis(300),

@@ -289,6 +289,7 @@ fn wire(
         session: config.session_timeout,
         grace: config.session_grace,
         dead: config.session_grace / 6,
+        refused: config.session_grace * 2 / 5,
     };
     let sessions = Arc::new(SessionHub::new(quorum.clone(), cluster.clone(), limits));
     let balance = Arc::new(Balance {

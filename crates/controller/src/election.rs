@@ -181,7 +181,7 @@ impl Elections {
             if let Some(address) = self.peers.address(leader.node_id)
                 && dial(&address, DIAL_LIMIT).await == Dial::Refused
             {
-                tracing::info!(%leader, "the leader's process is gone");
+                tracing::debug!(%leader, "the leader's process is gone");
                 self.contact.gone(leader);
             }
         }

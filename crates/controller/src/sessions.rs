@@ -75,6 +75,8 @@ pub(crate) struct Limits {
     /// How long the address of a broker whose stream broke must refuse connections: then its
     /// process is gone, and waiting for the rest of the grace would only prolong the stall.
     pub(crate) dead: Duration,
+    /// The same for a broker whose stream never came after a controller change (C-9).
+    pub(crate) refused: Duration,
 }
 
 #[derive(Debug)]
@@ -356,10 +358,12 @@ impl Session {
     }
 
     fn gone(&self, limits: &Limits, started: Instant, now: Instant) -> Option<Gone> {
-        let past = |at: Option<Instant>| at.is_some_and(|at| now >= at + limits.grace);
-        if self.streams == 0 && past(self.broke) {
+        let past = |at: Option<Instant>, limit| at.is_some_and(|at| now >= at + limit);
+        if self.streams == 0 && past(self.broke, limits.grace) {
             Some(Gone::StreamBroke)
-        } else if self.streams == 0 && (past(self.refused) || self.is_dead(limits, now)) {
+        } else if self.streams == 0
+            && (past(self.refused, limits.refused) || self.is_dead(limits, now))
+        {
             Some(Gone::Refused)
         } else if now >= self.heard.max(started) + limits.session {
             Some(Gone::Silent)
@@ -376,7 +380,7 @@ impl Session {
     fn deadlines(&self, limits: &Limits, started: Instant) -> impl Iterator<Item = Instant> {
         let silence = (!self.fenced).then(|| self.heard.max(started) + limits.session);
         let broke = self.broke.map(|at| at + limits.grace);
-        let refused = self.refused.map(|at| at + limits.grace);
+        let refused = self.refused.map(|at| at + limits.refused);
         let dead = self.broke.and(self.refused).map(|at| at + limits.dead);
         let settle = Some(started + SETTLE_LIMIT);
         [silence, broke, refused, dead, settle, Some(self.not_before)]

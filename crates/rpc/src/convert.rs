@@ -25,7 +25,10 @@ pub fn uuid_bytes(uuid: Uuid) -> Bytes {
 pub fn partition_id(topic_id: &[u8], partition: i32) -> Result<PartitionId, Malformed> {
     let topic_id = TopicId::new(uuid(topic_id, "topic_id")?).ok_or(Malformed("topic_id"))?;
     let partition = PartitionIndex::new(partition).ok_or(Malformed("partition"))?;
-    Ok(PartitionId { topic_id, partition })
+    Ok(PartitionId {
+        topic_id,
+        partition,
+    })
 }
 
 #[cfg(test)]

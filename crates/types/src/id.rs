@@ -61,7 +61,11 @@ impl TopicId {
     /// Makes a topic id; the zero uuid, which the wire uses for "none", gives `None`.
     #[must_use]
     pub fn new(uuid: Uuid) -> Option<TopicId> {
-        if uuid.is_nil() { None } else { Some(TopicId(uuid)) }
+        if uuid.is_nil() {
+            None
+        } else {
+            Some(TopicId(uuid))
+        }
     }
 
     /// The uuid as the wire carries it.
@@ -79,8 +83,11 @@ impl fmt::Display for TopicId {
         let bits = self.0.as_u128();
         for digit in 0..22u32 {
             // 22 digits of 6 bits hold 132: the last one carries four bits of padding.
-            let shifted =
-                if digit < 21 { bits >> (122 - 6 * digit) } else { (bits & 0b11) << 4 };
+            let shifted = if digit < 21 {
+                bits >> (122 - 6 * digit)
+            } else {
+                (bits & 0b11) << 4
+            };
             let index = usize::try_from(shifted & 0x3f).unwrap_or(0);
             write!(f, "{}", char::from(DIGITS[index]))?;
         }

@@ -25,7 +25,7 @@ use crate::api::{ControllerError, QuorumDescription, QuorumReplica};
 use super::Inner;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
-const BACK_OFF_MAX: Duration = Duration::from_millis(200);
+const BACK_OFF_MAX: Duration = Duration::from_millis(50);
 /// Applying waits for a quorum; one attempt waits no longer than this.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);

@@ -21,7 +21,7 @@ use ottla_rpc::{
 use super::{Inner, calls};
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
-const BACK_OFF_MAX: Duration = Duration::from_millis(200);
+const BACK_OFF_MAX: Duration = Duration::from_millis(50);
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// An index that moved is told so soon; many moves in that time, once.

@@ -15,7 +15,7 @@ use crate::shard::input::Changed;
 use super::Inner;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
-const BACK_OFF_MAX: Duration = Duration::from_millis(200);
+const BACK_OFF_MAX: Duration = Duration::from_millis(50);
 const OPEN_TIMEOUT: Duration = Duration::from_millis(2_000);
 
 /// The task's life.

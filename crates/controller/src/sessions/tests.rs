@@ -8,6 +8,7 @@ const LIMITS: Limits = Limits {
     session: Duration::from_millis(2_000),
     grace: Duration::from_millis(250),
     dead: Duration::from_millis(40),
+    refused: Duration::from_millis(250),
 };
 
 fn ms(millis: u64) -> Duration {

@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and their leaders, from this broker's own image.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -26,7 +26,24 @@ use crate::{
     topic_names,
 };
 
+/// A client whose connection to a broker just broke asks another within a millisecond, when that
+/// one's own stream from the dead broker may not have been seen to break yet.
+const NOTICE: Duration = Duration::from_millis(3);
+/// How long an answer waits for the controller to replace a leader that seems dead. The new leader
+/// at once is better than none now: clients would ask again after ever longer pauses.
+const ELECTION_WAIT: Duration = Duration::from_millis(500);
+/// How often a suspicion is looked at again where no metadata comes.
+const SUSPICION_POLL: Duration = Duration::from_millis(20);
+
 pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    if request
+        .topics
+        .as_ref()
+        .is_none_or(|asked| !asked.is_empty())
+    {
+        tokio::time::sleep(NOTICE).await;
+        let _ = tokio::time::timeout(ELECTION_WAIT, no_suspect_leads(cx, &request)).await;
+    }
     let (image, version) = (cx.image(), cx.version());
     let listener = cx.peer.listener.as_str();
     let brokers = image.live_brokers().filter_map(|broker| {
@@ -50,20 +67,54 @@ pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> Met
     response
 }
 
+/// Waits until no topic asked for is led by a broker whose process seems to have died.
+async fn no_suspect_leads(cx: &RequestContext, request: &MetadataRequest) {
+    let mut changes = cx.broker().image_changes();
+    loop {
+        changes.mark_unchanged();
+        let image = cx.image();
+        let suspects = suspects(cx, &image);
+        let asked = |topic: &TopicImage| {
+            request.topics.as_ref().is_none_or(|asked| {
+                asked.iter().any(|asked| {
+                    asked.topic_id == topic.topic_id.uuid()
+                        || asked
+                            .name
+                            .as_ref()
+                            .is_some_and(|name| name.as_str() == topic.name)
+                })
+            })
+        };
+        let leads = |topic: &TopicImage| {
+            let mut leaders = topic.partitions.values().filter_map(|state| state.leader);
+            leaders.any(|leader| suspects.contains(&leader))
+        };
+        let mut topics = image.topics.values();
+        if suspects.is_empty() || !topics.any(|topic| leads(topic) && asked(topic)) {
+            return;
+        }
+        let _ = tokio::time::timeout(SUSPICION_POLL, changes.changed()).await;
+    }
+}
+
+/// Brokers whose processes seem to have died while metadata still names them.
+fn suspects(cx: &RequestContext, image: &Image) -> Vec<BrokerId> {
+    let brokers = image.brokers.keys();
+    brokers
+        .filter(|broker| cx.broker().is_suspect(**broker))
+        .copied()
+        .collect()
+}
+
 fn topics(
     cx: &RequestContext,
     image: &Image,
     request: &MetadataRequest,
 ) -> Vec<MetadataResponseTopic> {
     let operations = access::topic_operations(request.include_topic_authorized_operations);
-    // A leader whose process seems to have died is not named: the client asks again soon, where a
-    // stale answer would send it to a dead address for as long as its refresh interval.
-    let suspects: Vec<BrokerId> = image
-        .brokers
-        .keys()
-        .filter(|broker| cx.broker().is_suspect(**broker))
-        .copied()
-        .collect();
+    // A leader whose process seems to have died is not named: a stale answer would send the client
+    // to a dead address for as long as its refresh interval.
+    let suspects = suspects(cx, image);
     let describe = |topic: &TopicImage| {
         let row = describe(image, topic, cx.version(), &cx.peer.listener, &suspects);
         if cx.version() >= 8 {

@@ -56,16 +56,17 @@ impl Draft<'_> {
         }
         let isr = proposal.isr.iter().map(|&(member, _)| member).collect();
         replace_isr(&mut after, isr, min_isr);
-        match seal(before, after) {
-            Some(state) => {
-                self.emit(Record::Partition {
-                    id: proposal.id,
-                    state: state.clone(),
-                });
-                Ok(state)
-            }
-            None => Ok(before.clone()),
-        }
+        let state = seal(before, after).unwrap_or_else(|| PartitionRecord {
+            // The committed ISR proposed again settles an earlier proposal whose outcome the leader
+            // does not know: with the epoch raised, that one can no longer win.
+            partition_epoch: before.partition_epoch.next(),
+            ..before.clone()
+        });
+        self.emit(Record::Partition {
+            id: proposal.id,
+            state: state.clone(),
+        });
+        Ok(state)
     }
 
     /// a member is in service under the very registration in which it was seen (B-3).

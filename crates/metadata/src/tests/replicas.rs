@@ -4,7 +4,7 @@ use ottla_types::{BrokerId, FlushMode, PartitionEpoch};
 use uuid::Uuid;
 
 use super::world::{World, ids, part};
-use crate::{AlterPartitionError, CommandError, ElectionKind, Registration};
+use crate::{AlterPartitionError, CommandError, ElectionKind, PartitionRecord, Registration};
 
 #[test]
 fn the_last_replica_standing_is_not_led_by_after_it_lost_its_tail() {
@@ -208,12 +208,27 @@ fn each_stale_or_broken_isr_change_gets_its_own_answer() {
 }
 
 #[test]
-fn a_change_that_is_none_moves_no_epoch() {
+fn proposing_the_committed_isr_settles_what_was_proposed_before() {
     let mut world = World::with_brokers(3);
     let id = world.create_on(1, &[1, 2, 3]);
     let before = world.record(id);
-    assert_eq!(world.set_isr(id, &[3, 2, 1]), Ok(before.clone()));
-    assert_eq!(world.record(id), before);
+    let unknown = world.proposal(id, &[1, 2]);
+    let settled = world.set_isr(id, &[3, 2, 1]).unwrap();
+    assert_eq!(settled.partition_epoch, before.partition_epoch.next());
+    assert_eq!(
+        PartitionRecord {
+            partition_epoch: before.partition_epoch,
+            ..settled.clone()
+        },
+        before
+    );
+    assert_eq!(
+        world.propose(1, unknown),
+        Err(AlterPartitionError::InvalidUpdateVersion {
+            current: settled.partition_epoch
+        }),
+        "R-12: of the two only one can win"
+    );
 }
 
 #[test]
