@@ -66,9 +66,9 @@ impl Default for QuorumTiming {
         QuorumTiming {
             heartbeat: Duration::from_millis(75),
             lease: Duration::from_millis(300),
-            election_jitter: Duration::from_millis(200),
-            append_timeout: Duration::from_millis(200),
-            vote_timeout: Duration::from_millis(300),
+            election_jitter: Duration::from_millis(150),
+            append_timeout: Duration::from_millis(150),
+            vote_timeout: Duration::from_millis(225),
             snapshot_timeout: Duration::from_secs(10),
         }
     }

@@ -2,14 +2,14 @@
 //!
 //! The gateway is thin: it decodes, checks what can be checked without a log, calls the broker in
 //! domain terms and encodes the answer. It holds no partition state. A produce enters at
-//! [`connection`], goes to `handlers/produce.rs` and from there to the broker.
+//! `connection.rs`, goes to `handlers/produce.rs` and from there to the broker.
 //!
 //! # Invariants
 //! * Responses leave a connection in the order of its requests; a produce request's place in every
 //!   log is fixed before the next request of its connection is looked at.
 //! * Everything a client can make us hold is bounded: requests and bytes a connection, bytes over
 //!   all connections, connections an address and in total.
-//! * A domain error becomes a Kafka error code in [`error_code`] and nowhere else.
+//! * A domain error becomes a Kafka error code in `error_code.rs` and nowhere else.
 
 mod access;
 mod auto_create;

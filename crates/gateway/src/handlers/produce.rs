@@ -94,6 +94,10 @@ async fn wait_for_leadership(cx: &RequestContext, request: &ProduceRequest) {
 }
 
 /// Validates on a thread that serves no sockets, because batches may have to be decompressed.
+#[allow(
+    clippy::async_yields_async,
+    reason = "the outer future admits, the inner one answers"
+)]
 fn validate_and_enqueue(
     cx: RequestContext,
     plan: Plan,
