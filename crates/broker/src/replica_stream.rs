@@ -327,6 +327,13 @@ impl FollowerStreams {
                 follower,
                 lane: number,
             });
+            return;
+        }
+        // Partitions that were catching up on this lane would wait for its credit for ever: the
+        // live lane ends with it, and the follower subscribes everything anew.
+        let live = self.lanes.lock().get(&(lane.follower, 0)).cloned();
+        if let Some(live) = live.filter(|live| live.number < lane.number) {
+            live.close();
         }
     }
 

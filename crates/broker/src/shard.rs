@@ -25,7 +25,7 @@ use crate::{
 };
 
 use env::{Env, shard_of};
-use input::{Changed, FrameInput, Input, RecoveredLog, SubscribeInput};
+use input::{Changed, FrameInput, Input, ProduceInput, RecoveredLog, SubscribeInput};
 use mailbox::Batch;
 
 /// The regular turn of every partition.
@@ -110,8 +110,14 @@ impl Shard {
     fn round(&mut self, now: Now, batch: Batch) -> Option<End> {
         for input in batch.inputs {
             match input {
-                Input::Close { done } => return Some(End::Close(done)),
-                Input::Kill => return Some(End::Kill),
+                Input::Close { done } => {
+                    refuse_all(batch.produces, &ProduceError::ShuttingDown);
+                    return Some(End::Close(done));
+                }
+                Input::Kill => {
+                    refuse_all(batch.produces, &ProduceError::OutcomeUnknown);
+                    return Some(End::Kill);
+                }
                 input => self.handle(now, input),
             }
         }
@@ -440,8 +446,13 @@ impl Shard {
     }
 
     fn refuse_queue(&self, why: &ProduceError) {
-        for produce in self.env.mailbox.close().produces {
-            produce.completion.answer(produce.slot, Err(why.clone()));
-        }
+        refuse_all(self.env.mailbox.close().produces, why);
+    }
+}
+
+/// Answers what has not been appended.
+fn refuse_all(produces: impl IntoIterator<Item = ProduceInput>, why: &ProduceError) {
+    for produce in produces {
+        produce.completion.answer(produce.slot, Err(why.clone()));
     }
 }

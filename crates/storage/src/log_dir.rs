@@ -72,6 +72,9 @@ struct Checkpoints {
     high_watermarks: Offsets,
     /// Logs that this process opened before: what it did not close, it left unclean.
     opened: BTreeSet<(String, PartitionIndex)>,
+    /// Deleted partitions whose marks the files on disk may still have: a new partition of that
+    /// name must not be opened with them after a crash.
+    stale_on_disk: BTreeSet<(String, PartitionIndex)>,
 }
 
 /// One log directory, locked.
@@ -115,6 +118,7 @@ impl LogDir {
         state.sync_dir(path)?;
         let checkpoints = Checkpoints {
             opened: BTreeSet::new(),
+            stale_on_disk: BTreeSet::new(),
             recovery_points: read_checkpoint(&state, RECOVERY_POINTS)?,
             log_starts: read_checkpoint(&state, LOG_STARTS)?,
             high_watermarks: read_checkpoint(&state, HIGH_WATERMARKS)?,
@@ -258,8 +262,14 @@ impl LogDir {
         }
         self.state.refuse_if_failed()?;
         let dir = self.path().join(names::partition_dir(topic, id.partition));
-        let created = self.claim_directory(&dir, id)?;
         let key = (topic.to_owned(), id.partition);
+        {
+            let mut checkpoints = self.checkpoints.lock();
+            if checkpoints.stale_on_disk.contains(&key) {
+                self.replace_checkpoints(&mut checkpoints)?;
+            }
+        }
+        let created = self.claim_directory(&dir, id)?;
         if created {
             // Marks of an earlier partition of this name say nothing of this one.
             self.forget(&key);
@@ -362,7 +372,9 @@ impl LogDir {
             .written("rename", &from, self.state.files.rename(&from, &to))?;
         self.state.sync_dir(self.path())?;
         self.state.deregister(topic, partition);
-        self.forget(&(topic.to_owned(), partition));
+        let key = (topic.to_owned(), partition);
+        self.forget(&key);
+        self.checkpoints.lock().stale_on_disk.insert(key);
         Ok(())
     }
 
@@ -407,18 +419,30 @@ impl LogDir {
                 mark.high_watermark,
             );
             let key = (mark.topic.clone(), mark.partition);
+            if checkpoints.stale_on_disk.contains(&key) {
+                // Collected before the partition was deleted.
+                continue;
+            }
             checkpoints
                 .recovery_points
                 .insert(key.clone(), recovery_point);
-            checkpoints
-                .log_starts
-                .insert(key.clone(), mark.log_start_offset);
+            // A mark of a deleted partition may reach its successor: it must not hide its records.
+            let log_start = mark
+                .log_start_offset
+                .min(recovery_point.max(high_watermark));
+            checkpoints.log_starts.insert(key.clone(), log_start);
             checkpoints.high_watermarks.insert(key, high_watermark);
         }
         // A log that is open but not named may have been truncated below its old mark.
         for ((topic, partition), point) in &mut checkpoints.recovery_points {
             *point = self.state.clamp_marks(topic, *partition, *point, *point).0;
         }
+        self.replace_checkpoints(&mut checkpoints)?;
+        self.state.checkpoint_done(serial);
+        Ok(())
+    }
+
+    fn replace_checkpoints(&self, checkpoints: &mut Checkpoints) -> Result<(), DiskError> {
         for (name, offsets) in [
             (RECOVERY_POINTS, &checkpoints.recovery_points),
             (LOG_STARTS, &checkpoints.log_starts),
@@ -428,7 +452,7 @@ impl LogDir {
                 .replace_file(&self.path().join(name), &checkpoint::encode(offsets))?;
         }
         self.state.sync_dir(self.path())?;
-        self.state.checkpoint_done(serial);
+        checkpoints.stale_on_disk.clear();
         Ok(())
     }
 

@@ -58,7 +58,8 @@ impl Partition {
         let Some(log) = self.log.as_ref() else { return };
         let unflushed = log.log_end_offset().since(log.flushed_offset());
         let limit = i64::try_from(self.settings.log.flush_messages).unwrap_or(i64::MAX);
-        if unflushed >= limit {
+        // A rolled segment is flushed in the background, or the recovery point would never move.
+        if unflushed >= limit || log.has_unflushed_segment() {
             self.start_flush(env);
         }
     }

@@ -58,6 +58,11 @@ impl Log {
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
         self.refuse_if_unusable()?;
         if offset >= self.log_end_offset() {
+            // An epoch led without a record leaves an entry at the end: batches of an older epoch,
+            // which the next leader may still have, would look like a step back.
+            if self.epochs.truncate_from_end(self.log_end_offset()) {
+                self.epochs_version += 1;
+            }
             return Ok(());
         }
         if offset < self.first_base_offset() {
