@@ -70,6 +70,6 @@ def run(cluster: Cluster, topic: str, console: Console, progress: Progress) -> N
 
 
 def _other(cluster: Cluster, active: int, killed: set[int]) -> int:
-    """A node without the active controller, if possible one that has not been down yet."""
-    others = [node for node in cluster.node_ids if node != active]
-    return next((node for node in others if node not in killed), others[0])
+    """A node that has not been down yet, if possible one without the active controller."""
+    fresh = [node for node in cluster.node_ids if node not in killed] or list(cluster.node_ids)
+    return next((node for node in fresh if node != active), fresh[0])

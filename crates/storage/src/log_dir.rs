@@ -426,11 +426,9 @@ impl LogDir {
             checkpoints
                 .recovery_points
                 .insert(key.clone(), recovery_point);
-            // A mark of a deleted partition may reach its successor: it must not hide its records.
-            let log_start = mark
-                .log_start_offset
-                .min(recovery_point.max(high_watermark));
-            checkpoints.log_starts.insert(key.clone(), log_start);
+            checkpoints
+                .log_starts
+                .insert(key.clone(), mark.log_start_offset);
             checkpoints.high_watermarks.insert(key, high_watermark);
         }
         // A log that is open but not named may have been truncated below its old mark.

@@ -198,8 +198,8 @@ async fn a_broker_is_unfenced_when_ready_and_fenced_soon_after_its_stream_breaks
     }
     println!("fenced {:?} after the stream broke", broke.elapsed());
     assert!(
-        broke.elapsed() >= Duration::from_millis(240),
-        "the grace is kept"
+        broke.elapsed() >= Duration::from_millis(40),
+        "nothing listens on its address: the whole grace is for those that do"
     );
     assert!(
         broke.elapsed() < Duration::from_millis(1_900),

@@ -85,6 +85,6 @@ mod tests {
 
     #[test]
     fn the_default_timing_is_the_controllers_own() {
-        assert_eq!(quorum_timing(100, 400), QuorumTiming::default());
+        assert_eq!(quorum_timing(75, 300), QuorumTiming::default());
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ottla_records::BatchHeader;
 
-use super::support::{NOW, Rig, batch, config, epoch, idempotent, offset, segment_path};
+use super::support::{NOW, Rig, TOPIC, batch, config, epoch, id, idempotent, offset, segment_path};
 use crate::{LogConfig, SequenceVerdict};
 
 fn fill(rig: &mut Rig, count: i32) -> Vec<Bytes> {
@@ -366,4 +366,30 @@ fn a_log_below_its_log_start_begins_anew() {
     assert_eq!(rig.log.log_start_offset(), offset(500));
     assert_eq!(rig.log.log_end_offset(), offset(500));
     assert!(rig.contents().is_empty() && rig.recovery.checkpoint_ahead);
+}
+
+#[test]
+fn a_partition_created_anew_has_no_marks_of_the_deleted_one_after_a_crash() {
+    let mut rig = Rig::new(config());
+    fill(&mut rig, 5);
+    let mut marks = rig.marks(offset(10));
+    marks.log_start_offset = offset(5);
+    rig.dir.write_checkpoints(&[marks]).unwrap();
+    let config = rig.log.config().clone();
+    rig.dir.delete_log(rig.log).unwrap();
+    drop(rig.dir.open_log(TOPIC, id(), config.clone(), NOW).unwrap());
+    let rig = Rig::open(rig.files.after_kill(), config);
+    assert_eq!(rig.log.log_start_offset(), offset(0));
+    assert!(!rig.recovery.damaged_below_durable && !rig.recovery.checkpoint_ahead);
+}
+
+#[test]
+fn an_epoch_without_records_is_forgotten_when_the_log_is_cut_at_its_end() {
+    let mut rig = Rig::new(config());
+    rig.append("a", 3);
+    let before = rig.log.latest_epoch();
+    let end = rig.log.log_end_offset();
+    rig.log.assign_epoch(epoch(7), end);
+    rig.log.truncate_to(end).unwrap();
+    assert_eq!(rig.log.latest_epoch(), before);
 }

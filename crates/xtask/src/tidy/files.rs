@@ -12,7 +12,7 @@ const LINES_MAX: usize = 500;
 
 /// Longer files and the length that they may not exceed; they may shrink, never grow.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("crates/storage/src/log_dir.rs", 570),
+    ("crates/storage/src/log_dir.rs", 568),
     ("crates/storage/src/testing.rs", 530),
     ("crates/wire/tests/versions.rs", 508),
 ];
