@@ -70,7 +70,8 @@ impl Node {
         }
         // A node has one controller listener; more names of it would be more sockets.
         if let Some(Bound { socket, name, .. }) = controllers.into_iter().next() {
-            info!(listener = name, address = ?socket.local_addr().ok(), "controller starts");
+            let address = shown(socket.local_addr());
+            info!(listener = name, %address, "controller starts");
             let controller = Controller::start(
                 wiring::controller_config(&config),
                 socket,
@@ -83,8 +84,8 @@ impl Node {
             node.controller = Some(controller);
         }
         if let (Some(broker_config), Some(replication)) = (broker_config, replication) {
-            let address = replication.socket.local_addr().ok();
-            info!(listener = replication.name, ?address, "broker starts");
+            let address = shown(replication.socket.local_addr());
+            info!(listener = replication.name, %address, "broker starts");
             let socket = into_tokio(replication)?;
             let started = Broker::start(broker_config, socket, CancellationToken::new()).await;
             let broker = started.map_err(|error| ExitReason::Start(with_causes(&error)))?;
@@ -103,11 +104,11 @@ impl Node {
         state: Arc<NodeState>,
         control: &Handle,
     ) -> Result<(), ExitReason> {
-        let address = socket.local_addr().ok();
+        let address = shown(socket.local_addr());
         let _inside = control.enter();
         let listener = TcpListener::from_std(socket)
             .map_err(|error| ExitReason::Start(format!("http.listener: {error}")))?;
-        info!(?address, "http listens");
+        info!(%address, "http listens");
         let tasks = self.http_tasks.clone();
         let serve = http::serve(listener, state, tasks, self.http_shutdown.clone());
         self.http_tasks.spawn_on(serve, control);
@@ -169,6 +170,11 @@ impl Node {
     }
 }
 
+/// An address for the log.
+fn shown(address: std::io::Result<std::net::SocketAddr>) -> String {
+    address.map_or_else(|error| error.to_string(), |address| address.to_string())
+}
+
 /// Waits until the quorum has refused a broker for good. Polled: nobody waits for it but the exit.
 async fn refusal(broker: &BrokerHandle) -> String {
     loop {
@@ -201,13 +207,11 @@ fn start_gateway(
 ) -> Result<Gateway, ExitReason> {
     let mut listeners = Vec::with_capacity(clients.len());
     for bound in clients {
-        let (address, advertised) = (bound.socket.local_addr().ok(), bound.advertised.clone());
-        info!(
-            listener = bound.name,
-            ?address,
-            ?advertised,
-            "kafka listens"
-        );
+        let address = shown(bound.socket.local_addr());
+        let advertised = bound.advertised.as_ref();
+        let advertised =
+            advertised.map_or_else(String::new, |(host, port)| format!("{host}:{port}"));
+        info!(listener = bound.name, %address, %advertised, "kafka listens");
         listeners.push((ListenerName(bound.name.clone()), into_tokio(bound)?));
     }
     let config = GatewayConfig::new(Arc::clone(config));
