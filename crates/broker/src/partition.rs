@@ -278,7 +278,7 @@ impl Partition {
     pub(crate) fn maintain(&mut self, env: &Env, now: Now) {
         let high_watermark = self.replica.high_watermark();
         let Some(log) = self.log.as_mut() else { return };
-        log.expire_producers(now.wall);
+        log.expire_producers(now.at);
         let outcome = log
             .maybe_roll(now.wall)
             .and_then(|_| log.apply_retention(now.wall, high_watermark));

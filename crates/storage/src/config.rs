@@ -32,7 +32,7 @@ pub struct LogConfig {
     pub max_message_bytes: u32,
     /// Whose clock the timestamps are.
     pub timestamp_type: TimestampType,
-    /// An idempotent producer is forgotten so long after its last batch.
+    /// An idempotent producer is forgotten so long after this process last saw it write.
     pub producer_id_expiration_ms: u64,
     /// How many idempotent producers are remembered; beyond, the longest silent are forgotten.
     pub producer_ids_max: usize,

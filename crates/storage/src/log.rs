@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_records::BatchHeader;
-use ottla_types::{LeaderEpoch, Offset, PartitionId, WallClockMs};
+use ottla_types::{LeaderEpoch, MonotonicMs, Offset, PartitionId};
 
 use crate::active::ActiveSegment;
 use crate::config::LogConfig;
@@ -206,8 +206,9 @@ impl Log {
         self.producers.first_open_transaction()
     }
 
-    /// Forgets producers that wrote nothing for `producer_id_expiration_ms`.
-    pub fn expire_producers(&mut self, now: WallClockMs) {
+    /// Forgets producers that wrote nothing for `producer_id_expiration_ms`; to be called now and
+    /// then, because silence counts from the call that finds it.
+    pub fn expire_producers(&mut self, now: MonotonicMs) {
         self.producers
             .expire(now, self.config.producer_id_expiration_ms);
     }

@@ -5,12 +5,14 @@
 //!   appends, and every replica and every recovery arrives at the same state by [`Producers::apply`]
 //!   alone.
 //! * Of each producer the last five batches are kept, because that many may be in flight (P-8).
+//! * A producer is forgotten by the time since this process last saw it write, never by the
+//!   timestamps of its batches: those are the client's to choose (P-8, P-50, P-22).
 //! * At most `producer_ids_max` producers are remembered.
 
 use std::collections::{BTreeMap, HashMap};
 
 use ottla_records::{BatchHeader, EndTransaction, next_sequence};
-use ottla_types::{Offset, ProducerEpoch, ProducerId, WallClockMs};
+use ottla_types::{MonotonicMs, Offset, ProducerEpoch, ProducerId};
 
 /// How many batches of a producer are recognized when they come again.
 pub(crate) const BATCHES_KEPT: usize = 5;
@@ -50,8 +52,10 @@ pub(crate) struct Producer {
     pub(crate) coordinator_epoch: i32,
     /// First offset of the transaction that is open here.
     pub(crate) open_transaction: Option<i64>,
-    /// When it last wrote, by the timestamps of its batches.
+    /// When it last wrote, by the timestamps of its batches: to be shown, not to be judged by.
     pub(crate) last_timestamp: i64,
+    /// The first look for silent producers since it wrote or was read from disk; `None` until then.
+    silent_since: Option<MonotonicMs>,
     batches: [WrittenBatch; BATCHES_KEPT],
     kept: u8,
 }
@@ -63,6 +67,7 @@ impl Producer {
             coordinator_epoch: -1,
             open_transaction: None,
             last_timestamp: -1,
+            silent_since: None,
             batches: [WrittenBatch::default(); BATCHES_KEPT],
             kept: 0,
         }
@@ -238,6 +243,7 @@ impl Producers {
             .producers
             .entry(id)
             .or_insert_with(|| Producer::new(header.producer_epoch));
+        producer.silent_since = None;
         let was_open = producer.open_transaction;
         if let Some(marker) = marker {
             // A marker fences older epochs even where the transaction wrote nothing.
@@ -268,11 +274,12 @@ impl Producers {
     }
 
     /// Forgets producers that wrote nothing for `expiration_ms`, unless a transaction is open.
-    pub(crate) fn expire(&mut self, now: WallClockMs, expiration_ms: u64) {
-        let expiration = i64::try_from(expiration_ms).unwrap_or(i64::MAX);
-        let oldest = now.0.saturating_sub(expiration);
+    /// Silence counts from the first call that finds it, so a start counts anew, and a producer is
+    /// forgotten late rather than early.
+    pub(crate) fn expire(&mut self, now: MonotonicMs, expiration_ms: u64) {
         self.producers.retain(|_, producer| {
-            producer.open_transaction.is_some() || producer.last_timestamp >= oldest
+            let since = *producer.silent_since.get_or_insert(now);
+            producer.open_transaction.is_some() || now.ms_since(since) <= expiration_ms
         });
     }
 

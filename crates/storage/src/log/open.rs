@@ -262,7 +262,6 @@ impl OpenLog {
         // A checkpoint of this process is later than any floor found.
         log.floor = floor.then(|| log.state.checkpoints_begun());
         log.restore_derived(self.clean)?;
-        log.expire_producers(self.now);
         if !self.clean || !later.is_empty() || recovered.changed {
             log.state.sync_dir(&log.dir)?;
         }

@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use ottla_records::{BatchHeader, TimestampType, check_crc};
-use ottla_types::WallClockMs;
+use ottla_types::{MonotonicMs, WallClockMs};
 
-use super::support::{NOW, Rig, batch, batch_at, config, epoch, id, idempotent, offset};
+use super::support::{
+    NOW, Rig, batch, batch_at, config, epoch, id, idempotent, idempotent_at, offset,
+};
 use crate::{AppendError, LogConfig, SequenceVerdict};
 
 #[test]
@@ -341,9 +343,38 @@ fn x17_producers_are_bounded_and_expire() {
         SequenceVerdict::Duplicate { .. }
     ));
     let day = 24 * 60 * 60 * 1000;
-    rig.log.expire_producers(WallClockMs(NOW.0 + day));
+    let found_silent = 5_000;
+    rig.log.expire_producers(MonotonicMs(found_silent));
+    rig.log.expire_producers(MonotonicMs(found_silent + day));
     assert!(rig.log.producer_count() > 0);
-    rig.log.expire_producers(WallClockMs(NOW.0 + day + 1));
-    assert_eq!(rig.log.producer_count(), 0);
+    write(&mut rig, 5000, 0, 0, 1);
+    rig.log
+        .expire_producers(MonotonicMs(found_silent + day + 1));
+    assert_eq!(rig.log.producer_count(), 1, "the one that wrote meanwhile");
     assert_eq!(rig.log.id(), id());
+}
+
+#[test]
+fn p8_p50_a_producer_is_remembered_whatever_its_timestamps_say() {
+    let day_ms = 24 * 60 * 60 * 1000;
+    for timestamp in [-1, 0, NOW.0 - 2 * day_ms, NOW.0 + 2 * day_ms] {
+        for restart in [false, true] {
+            let mut rig = Rig::new(config());
+            for n in 0..6 {
+                let batch = idempotent_at(timestamp, 9, 0, n * 2, 2);
+                rig.log.append_as_leader(batch, epoch(0), NOW).unwrap();
+            }
+            rig.log.expire_producers(MonotonicMs(1));
+            rig.log.expire_producers(MonotonicMs(60_000));
+            if restart {
+                rig = rig.restart();
+                rig.log.expire_producers(MonotonicMs(1));
+            }
+            for n in 1..6i32 {
+                let found = verdict(&rig, 9, 0, n * 2, 2);
+                let known = matches!(found, SequenceVerdict::Duplicate { .. });
+                assert!(known, "{timestamp}, restart {restart}: {found:?}");
+            }
+        }
+    }
 }

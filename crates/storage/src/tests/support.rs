@@ -62,14 +62,24 @@ pub(super) fn batch_at(timestamp: i64, tag: &str, count: usize) -> BytesMut {
 }
 
 pub(super) fn idempotent(id: i64, epoch: i16, sequence: i32, count: usize) -> BytesMut {
-    let mut builder = BatchBuilder::new(NOW.0).producer(
+    idempotent_at(NOW.0, id, epoch, sequence, count)
+}
+
+pub(super) fn idempotent_at(
+    timestamp: i64,
+    id: i64,
+    epoch: i16,
+    sequence: i32,
+    count: usize,
+) -> BytesMut {
+    let mut builder = BatchBuilder::new(timestamp).producer(
         ProducerId(id),
         ProducerEpoch::saturating(epoch),
         sequence,
     );
     for n in 0..count {
         builder.push(
-            NOW.0,
+            timestamp,
             None,
             Some(format!("{id}/{sequence}+{n}").as_bytes()),
             &[],
