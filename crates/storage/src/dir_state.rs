@@ -41,6 +41,15 @@ impl FlushedMark {
     }
 }
 
+/// What may be checkpointed for one log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClampedMarks {
+    pub(crate) recovery_point: Offset,
+    pub(crate) high_watermark: Offset,
+    /// Its mode, if it is open: whether the high watermark was lowered to what is flushed.
+    pub(crate) counts_flushed_only: Option<bool>,
+}
+
 /// The shared state of one log directory.
 #[derive(Debug)]
 pub(crate) struct DirState {
@@ -218,18 +227,26 @@ impl DirState {
         partition: PartitionIndex,
         recovery_point: Offset,
         high_watermark: Offset,
-    ) -> (Offset, Offset) {
+    ) -> ClampedMarks {
         let marks = self.marks.lock();
         let Some(mark) = marks.get(&(topic.to_owned(), partition)) else {
-            return (recovery_point, high_watermark);
+            return ClampedMarks {
+                recovery_point,
+                high_watermark,
+                counts_flushed_only: None,
+            };
         };
         let flushed = Offset::saturating(mark.flushed.load(Ordering::SeqCst));
-        let high_watermark = if mark.counts_flushed_only.load(Ordering::SeqCst) {
-            high_watermark.min(flushed)
-        } else {
-            high_watermark
-        };
-        (recovery_point.min(flushed), high_watermark)
+        let counts_flushed_only = mark.counts_flushed_only.load(Ordering::SeqCst);
+        ClampedMarks {
+            recovery_point: recovery_point.min(flushed),
+            high_watermark: if counts_flushed_only {
+                high_watermark.min(flushed)
+            } else {
+                high_watermark
+            },
+            counts_flushed_only: Some(counts_flushed_only),
+        }
     }
 
     /// A checkpoint begins: from now on it sees every mark as it is.

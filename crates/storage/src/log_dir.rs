@@ -20,6 +20,7 @@ use crate::meta::{self, MetaProperties};
 
 mod checkpoints;
 mod identity;
+mod page_logs;
 mod partitions;
 
 pub use checkpoints::PartitionMarks;

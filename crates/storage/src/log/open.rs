@@ -59,6 +59,9 @@ pub(crate) struct Marks {
     pub(crate) recovery_point: Option<Offset>,
     pub(crate) log_start_offset: Option<Offset>,
     pub(crate) high_watermark: Option<Offset>,
+    /// It was written in mode `ack`, in which what is committed had been flushed here. The topic's
+    /// settings may not be known yet.
+    pub(crate) high_watermark_is_durable: bool,
     /// The log was truncated since, to here: marks above may speak of what was cut.
     pub(crate) durable_floor: Option<Offset>,
 }

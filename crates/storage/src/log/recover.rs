@@ -69,12 +69,11 @@ impl OpenLog {
         Ok(all)
     }
 
-    /// The mark below which nothing may be missing. In mode `ack` what was committed had been
-    /// flushed here.
+    /// The mark below which nothing may be missing.
     fn durable_mark(&self) -> Offset {
         let point = self.marks.recovery_point.unwrap_or(Offset::ZERO);
         let high_watermark = self.marks.high_watermark.unwrap_or(Offset::ZERO);
-        let mark = if self.config.counts_flushed_only() {
+        let mark = if self.marks.high_watermark_is_durable {
             point.max(high_watermark)
         } else {
             point
@@ -213,8 +212,7 @@ impl Work<'_> {
         let position = self.position_of(first, point)?;
         self.check(all, from, position)?;
         let mark = self.open.durable_mark();
-        if self.open.config.counts_flushed_only()
-            && let Some(last) = all.last()
+        if let Some(last) = all.last()
             && last.base_offset < mark
         {
             // Whether the end is below what had been durable is known once the end is.

@@ -96,6 +96,7 @@ impl LogDir {
                 recovery_point: checkpoints.recovery_points.get(&key).copied(),
                 log_start_offset: checkpoints.log_starts.get(&key).copied(),
                 high_watermark: checkpoints.high_watermarks.get(&key).copied(),
+                high_watermark_is_durable: !checkpoints.page_logs.contains(&key),
                 durable_floor: None,
             };
             (marks, checkpoints.opened.insert(key))

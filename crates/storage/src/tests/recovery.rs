@@ -177,6 +177,72 @@ fn p13_in_mode_page_a_lost_tail_is_no_damage() {
     }
 }
 
+/// At a start the topic's settings are not known yet: every log is opened as if in mode `ack`.
+fn power_cut_before_metadata(rig: Rig, seed: u64) -> Rig {
+    Rig::open(rig.files.after_power_cut(seed), config())
+}
+
+#[test]
+fn p13_the_mode_is_known_before_the_settings_are() {
+    let page = LogConfig {
+        flush_messages: u64::MAX,
+        ..config()
+    };
+    for seed in 0..50 {
+        // Once in mode `page` from the beginning, once switched.
+        for begin in [page.clone(), config()] {
+            let mut rig = Rig::new(begin);
+            rig.checkpoint();
+            rig.log.set_config(page.clone());
+            fill(&mut rig, 40);
+            rig.dir.write_checkpoints(&[rig.marks(offset(80))]).unwrap();
+            let rig = power_cut_before_metadata(rig, seed);
+            assert!(!rig.recovery.damaged_below_durable, "seed {seed}");
+            // Nor does it count before the settings are known again.
+            let rig = power_cut_before_metadata(rig, seed);
+            assert!(!rig.recovery.damaged_below_durable, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn s2_a_log_switched_back_to_mode_ack_is_held_to_its_high_watermark() {
+    let page = LogConfig {
+        flush_messages: u64::MAX,
+        segment_bytes: 100_000,
+        ..config()
+    };
+    let mut rig = Rig::new(page);
+    let all = fill(&mut rig, 40);
+    rig.dir.write_checkpoints(&[rig.marks(offset(80))]).unwrap();
+    rig.log.set_config(config());
+    rig.flush();
+    let mut marks = rig.marks(offset(80));
+    marks.recovery_point = offset(0);
+    rig.dir.write_checkpoints(&[marks]).unwrap();
+    let path = segment_path(&rig.partition_dir(), 0, "log");
+    rig.files
+        .corrupt(&path, |bytes| bytes.truncate(bytes.len() - all[39].len()));
+    let rig = power_cut_before_metadata(rig, 1);
+    assert!(rig.recovery.damaged_below_durable);
+}
+
+#[test]
+fn s2_in_mode_page_too_what_was_flushed_must_be_there() {
+    let mut rig = Rig::new(LogConfig {
+        flush_messages: u64::MAX,
+        segment_bytes: 100_000,
+        ..config()
+    });
+    let all = fill(&mut rig, 10);
+    rig.flush();
+    rig.checkpoint();
+    let path = segment_path(&rig.partition_dir(), 0, "log");
+    rig.files
+        .corrupt(&path, |bytes| bytes.truncate(bytes.len() - all[9].len()));
+    assert!(rig.kill().recovery.damaged_below_durable);
+}
+
 #[test]
 fn s12_the_scan_begins_at_the_recovery_point() {
     let mut rig = Rig::new(LogConfig {
