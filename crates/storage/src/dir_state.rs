@@ -29,6 +29,8 @@ pub(crate) struct FlushedMark {
     flushed: AtomicI64,
     /// Whether only flushed offsets count (mode `ack`), which then bounds the high watermark too.
     counts_flushed_only: AtomicBool,
+    /// The log ended cleanly.
+    closed: AtomicBool,
 }
 
 impl FlushedMark {
@@ -38,6 +40,10 @@ impl FlushedMark {
 
     pub(crate) fn set_counts_flushed_only(&self, only: bool) {
         self.counts_flushed_only.store(only, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
 }
 
@@ -208,6 +214,7 @@ impl DirState {
         let mark = Arc::new(FlushedMark {
             flushed: AtomicI64::new(flushed.get()),
             counts_flushed_only: AtomicBool::new(counts_flushed_only),
+            closed: AtomicBool::new(false),
         });
         self.marks
             .lock()
@@ -218,6 +225,13 @@ impl DirState {
     /// Forgets a log that was deleted.
     pub(crate) fn deregister(&self, topic: &str, partition: PartitionIndex) {
         self.marks.lock().remove(&(topic.to_owned(), partition));
+    }
+
+    /// Whether a log was opened and has ended cleanly since.
+    pub(crate) fn is_closed(&self, topic: &str, partition: PartitionIndex) -> bool {
+        let marks = self.marks.lock();
+        let mark = marks.get(&(topic.to_owned(), partition));
+        mark.is_some_and(|mark| mark.closed.load(Ordering::SeqCst))
     }
 
     /// Lowers a recovery point and a high watermark to what may be checkpointed for this log.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ottla_records::BatchError;
-use ottla_types::{LeaderEpoch, Offset, TopicId};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// The disk did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -177,4 +177,12 @@ pub enum LogDirError {
     /// A topic name that cannot be a directory.
     #[error("{0:?} is not a topic name")]
     TopicName(String),
+    /// The log did not end cleanly (S-5).
+    #[error("the log of {topic}-{partition} was not closed")]
+    NotClosed {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: PartitionIndex,
+    },
 }

@@ -264,6 +264,7 @@ impl Log {
         self.derived.write_snapshot(self.generation, &snapshot)?;
         self.state.sync_dir(&self.dir)?;
         self.mark.set(self.log_end_offset());
+        self.mark.set_closed();
         Ok(())
     }
 

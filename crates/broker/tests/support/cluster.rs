@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -96,6 +96,11 @@ impl Cluster {
             handle.state() == BrokerState::Running
         })
         .await;
+    }
+
+    /// The broker's log directory.
+    pub(crate) fn dir(&self, id: i32) -> &Path {
+        &self.dirs[&id]
     }
 
     pub(crate) fn handle(&self, id: i32) -> BrokerHandle {

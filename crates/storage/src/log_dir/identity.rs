@@ -46,15 +46,31 @@ impl LogDir {
     /// Says that all logs were closed and checkpointed: the next start needs no recovery.
     ///
     /// # Errors
-    /// The directory cannot be written: the next start recovers.
+    /// A log was left open, or could not be opened, or the directory cannot be written: the next
+    /// start recovers.
     pub fn mark_clean_shutdown(
         &self,
         broker_epoch: Option<BrokerEpoch>,
     ) -> Result<(), LogDirError> {
+        self.refuse_if_any_unclean()?;
         let path = self.path().join(meta::CLEAN_SHUTDOWN);
         self.state
             .replace_file(&path, &meta::encode_clean_shutdown(broker_epoch))?;
         Ok(self.state.sync_dir(self.path())?)
+    }
+
+    /// The marker speaks for every log: for one that this process did not close, it could only
+    /// repeat what the marker before it said, and that only if nobody tried to open the log.
+    fn refuse_if_any_unclean(&self) -> Result<(), LogDirError> {
+        for (topic, id) in self.list_partitions()? {
+            let key = (topic, id.partition);
+            let untouched = || self.clean && !self.checkpoints.lock().opened.contains(&key);
+            if !self.state.is_closed(&key.0, key.1) && !untouched() {
+                let (topic, partition) = key;
+                return Err(LogDirError::NotClosed { topic, partition });
+            }
+        }
+        Ok(())
     }
 
     /// The controller has taken a registration that says how the last life ended: from now on a

@@ -6,7 +6,7 @@ use ottla_types::{BrokerEpoch, BrokerId, PartitionId, PartitionIndex, TopicId};
 use uuid::Uuid;
 
 use super::support::{NOW, Rig, TOPIC, config, id, offset, root};
-use crate::files::Files;
+use crate::files::{Access, Files};
 use crate::testing::{Faults, MemFiles};
 use crate::{LogConfig, LogDir, LogDirError, LogError, OpenedDir};
 
@@ -65,6 +65,49 @@ fn s5_the_clean_marker_is_read_once_and_gone_before_anything_is_written() {
         assert!(!opened.clean_shutdown, "seed {seed}");
         assert!(opened.boot_id_changed);
     }
+}
+
+#[test]
+fn s5_no_marker_is_written_over_a_log_that_did_not_end_cleanly() {
+    let refused = |dir: &LogDir| {
+        let marked = dir.mark_clean_shutdown(BrokerEpoch::new(1));
+        matches!(marked, Err(LogDirError::NotClosed { partition, .. }) if partition == id().partition)
+    };
+    // Left open, or dropped.
+    let mut rig = Rig::new(config());
+    rig.append("a", 1);
+    assert!(refused(&rig.dir));
+    drop(rig.log);
+    assert!(refused(&rig.dir));
+    // Of an unclean life, and not even looked at in this one.
+    let files = rig.files.after_kill();
+    let (dir, _) = open(&files).unwrap();
+    assert!(refused(&dir));
+    // Tried to open in vain.
+    let segment = root().join("orders-0").join("00000000000000000000.log");
+    let bytes = files.content(&segment).unwrap();
+    files.lose(&segment);
+    files.create_dir(&segment).unwrap();
+    assert!(dir.open_log(TOPIC, id(), config(), NOW).is_err());
+    assert!(refused(&dir));
+    // Opened and closed.
+    files.remove_dir_all(&segment).unwrap();
+    let file = files.open(&segment, Access::Create).unwrap();
+    crate::files::write_bytes_at(&*file, &bytes, 0).unwrap();
+    let (log, _) = dir.open_log(TOPIC, id(), config(), NOW).unwrap();
+    assert_eq!(log.log_end_offset(), offset(1));
+    log.close().unwrap();
+    dir.mark_clean_shutdown(BrokerEpoch::new(1)).unwrap();
+    drop(dir);
+    // Of a clean life, and not looked at in this one.
+    let (dir, opened) = open(&files).unwrap();
+    assert!(opened.clean_shutdown);
+    dir.mark_clean_shutdown(BrokerEpoch::new(1)).unwrap();
+    // Deleted: there is nothing to speak for.
+    let (log, _) = dir.open_log(TOPIC, id(), config(), NOW).unwrap();
+    assert!(refused(&dir));
+    dir.delete_log(log).unwrap();
+    dir.mark_clean_shutdown(BrokerEpoch::new(1)).unwrap();
 }
 
 #[test]
