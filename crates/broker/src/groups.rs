@@ -8,6 +8,8 @@
 //! # Invariants
 //! * A partition serves only while this broker leads it in the epoch in which it was activated,
 //!   after everything below that epoch's start was applied (G-6, P-44).
+//! * An answer that grants something without storing anything waits until the leadership has been
+//!   confirmed after the question came (P-29, C-12).
 //! * Records are folded in the order of the log, each once, and only when committed.
 //! * Whoever asked gets exactly one answer: when the record is committed, when it may not be, or
 //!   when the leadership is gone.
@@ -16,6 +18,7 @@
 
 mod clock;
 mod config;
+mod confirm;
 mod create;
 mod handle;
 mod hosted;

@@ -14,6 +14,7 @@ mod api;
 mod clock;
 mod completion;
 mod config;
+mod confirm;
 mod feed;
 mod fetch;
 pub mod groups;

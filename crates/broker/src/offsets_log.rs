@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
 
 use ottla_metadata::{Command, Image, Outcome};
-use ottla_types::{BrokerId, PartitionId};
+use ottla_types::{BrokerId, LeaderEpoch, PartitionId};
 
 use crate::{
     api::{
@@ -46,6 +46,17 @@ impl OffsetsLog for BrokerHandle {
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'static, Vec<FetchAnswer>> {
         let broker = self.clone();
         async move { BrokerHandle::fetch(&broker, request).await }.boxed()
+    }
+
+    fn confirm_leadership(
+        &self,
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        deadline: Instant,
+    ) -> BoxFuture<'static, bool> {
+        let broker = self.clone();
+        async move { BrokerHandle::confirm_leadership(&broker, id, leader_epoch, deadline).await }
+            .boxed()
     }
 
     fn execute(

@@ -4,6 +4,7 @@
 //! * One flush in flight per log; its completion starts the next (group commit).
 //! * Whatever changes is published once per round, before anybody is answered or woken.
 
+mod confirm;
 mod flush;
 mod follow;
 mod lead;
@@ -12,7 +13,7 @@ mod publish;
 mod session;
 pub(crate) mod view;
 
-pub(crate) use lead::Subscribed;
+pub(crate) use {confirm::Confirmation, lead::Subscribed};
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,6 +38,7 @@ use crate::{
     shard::env::Env,
 };
 
+use confirm::Confirmations;
 use produce::{QueuedProduce, Ticket, WaitingProduce};
 use publish::epoch_starts;
 use session::Session;
@@ -70,6 +72,12 @@ pub(crate) struct Partition {
     /// Appended, waiting for the high watermark; in order of offsets.
     waiting: VecDeque<WaitingProduce>,
     sessions: BTreeMap<BrokerId, Session>,
+    /// Who must know whether this replica still leads.
+    confirmations: Confirmations,
+    /// Some replica outside the ISR may be elected (KIP-966).
+    has_eligible_outside_isr: bool,
+    /// As follower: the leader's newest round of confirmation seen on this subscription.
+    confirm_seen: u64,
     flushing: bool,
     /// When the oldest unflushed byte was written, in mode `page`.
     unflushed_since: Option<MonotonicMs>,
@@ -143,6 +151,9 @@ impl Partition {
             ready: Vec::new(),
             waiting: VecDeque::new(),
             sessions: BTreeMap::new(),
+            confirmations: Confirmations::default(),
+            has_eligible_outside_isr: false,
+            confirm_seen: 0,
             flushing: false,
             unflushed_since: None,
             following: None,
@@ -197,6 +208,7 @@ impl Partition {
             self.forget_damage(env);
         }
         self.leader_hint = record.leader.map(|leader| (leader, record.leader_epoch));
+        self.has_eligible_outside_isr = !record.elr.is_empty();
         self.sessions
             .retain(|follower, _| record.replicas.contains(follower));
         self.replica
@@ -316,6 +328,7 @@ impl Partition {
             } => {
                 self.follow(env, None);
                 self.sessions.clear();
+                self.confirmations.refuse();
                 self.no_space = false;
                 if let Some(log) = self.log.as_mut() {
                     log.assign_epoch(leader_epoch, start);
@@ -339,6 +352,7 @@ impl Partition {
                     waiting.refuse(ProduceError::OutcomeUnknown);
                 }
                 self.sessions.clear();
+                self.confirmations.refuse();
                 self.readable = true;
             }
             Effect::BecameFollower {
@@ -387,6 +401,7 @@ impl Partition {
             self.publish();
         }
         self.answer_waiting();
+        self.settle_confirmations(env);
         if std::mem::take(&mut self.readable) {
             self.handle.wake();
         }
@@ -418,6 +433,7 @@ impl Partition {
         self.replica.on_log_failed(&mut self.effects);
         self.effects.clear();
         self.sessions.clear();
+        self.confirmations.refuse();
         self.log = None;
         self.dirty = true;
         self.readable = true;
@@ -435,6 +451,7 @@ impl Partition {
         }
         self.follow(env, None);
         self.sessions.clear();
+        self.confirmations.refuse();
         let log = self.log.take();
         self.replica.on_log_failed(&mut self.effects);
         self.effects.clear();

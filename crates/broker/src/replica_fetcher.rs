@@ -399,6 +399,7 @@ impl Fetchers {
                 leader,
                 facts,
                 records: frame.records,
+                confirm: frame.confirm,
                 credit,
             });
         }

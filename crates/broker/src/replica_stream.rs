@@ -399,6 +399,7 @@ fn ack_input(lane: &Lane, ack: &Ack) -> Option<AckInput> {
         log_end_offset: Offset::new(ack.log_end_offset)?,
         flushed_offset: Offset::new(ack.flushed_offset)?,
         no_space: ack.no_space,
+        confirm: ack.confirm,
     })
 }
 

@@ -205,6 +205,13 @@ impl Shard {
             } => self.with(id, |partition, env| {
                 partition.on_isr_answer(env, now, leader_epoch, &answer);
             }),
+            Input::Confirm {
+                id,
+                leader_epoch,
+                reply,
+            } => self.with(id, |partition, _| {
+                partition.on_confirm(leader_epoch, reply);
+            }),
             Input::SpaceChanged => self.with_all(|partition, env| partition.on_tick(env, now)),
             Input::DirectoryFailed => self.with_all(|partition, env| {
                 partition.fail(env, &ottla_storage::DiskError::DirectoryFailed);

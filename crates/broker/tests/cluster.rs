@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use ottla_broker::{
     Acks, FetchPartition, FetchRequest, Isolation, OffsetQuery, ProduceError, Reader, ReplicaRole,
 };
+use ottla_metadata::Command;
 use ottla_types::Offset;
 use support::cluster::{Cluster, entry, partition, produce, read_all, soon, wait_for};
 
@@ -406,4 +407,62 @@ async fn a_fetch_waits_for_records_and_is_woken_by_them() {
         .unwrap();
     assert_eq!(latest.offset, Offset::saturating(1));
     assert_eq!(leader.replica_status(id).unwrap().role, ReplicaRole::Leader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leadership_is_confirmed_only_by_those_who_would_know_of_its_end() {
+    let mut cluster = Cluster::start(3).await;
+    let topic = cluster.create_topic("confirm", 1, 3, &[]).await;
+    let id = partition(topic, 0);
+    cluster.produce_all(id, "a").await;
+    cluster.wait_in_sync(id, 3).await;
+    let leader = cluster.leader(id).await;
+    let epoch = leader.replica_status(id).unwrap().leader_epoch;
+    for _ in 0..3 {
+        assert!(leader.confirm_leadership(id, epoch, soon()).await);
+    }
+    assert!(!leader.confirm_leadership(id, epoch.next(), soon()).await);
+    for broker in cluster.brokers.values().map(|broker| broker.handle()) {
+        if broker.broker_id() != leader.broker_id() {
+            assert!(!broker.confirm_leadership(id, epoch, soon()).await);
+        }
+    }
+    // The leader is replaced and hears nothing of it: its former followers do not answer (P-29).
+    cluster.controller.mute(Some(leader.broker_id()));
+    cluster.controller.apply(Command::FenceBroker {
+        broker_id: leader.broker_id(),
+        broker_epoch: leader.broker_epoch().unwrap(),
+        live: Default::default(),
+    });
+    let successor = cluster.leader(id).await;
+    assert_ne!(successor.broker_id(), leader.broker_id());
+    let status = leader.replica_status(id).unwrap();
+    assert_eq!(
+        (status.role, status.leader_epoch),
+        (ReplicaRole::Leader, epoch),
+        "it believes in itself"
+    );
+    let moment = Instant::now() + Duration::from_millis(300);
+    assert!(!leader.confirm_leadership(id, epoch, moment).await);
+    cluster.controller.mute(None);
+    cluster.wait_in_sync(id, 3).await;
+
+    // A dead follower is waited for until it is out of the ISR; with the ISR below its minimum
+    // the controller is asked.
+    let epoch = successor.replica_status(id).unwrap().leader_epoch;
+    let others: Vec<i32> = cluster
+        .brokers
+        .keys()
+        .copied()
+        .filter(|broker| *broker != successor.broker_id().get())
+        .collect();
+    for other in others {
+        cluster.kill(other).await;
+        assert!(successor.confirm_leadership(id, epoch, soon()).await);
+    }
+    wait_for("the isr to be below its minimum", || {
+        successor.metrics_snapshot().under_min_isr_partitions == 1
+    })
+    .await;
+    assert!(successor.confirm_leadership(id, epoch, soon()).await);
 }

@@ -12,6 +12,7 @@ use ottla_coordinator::{Coordinator, GroupError, GroupRules, Now, OffsetsRecord,
 use ottla_types::{LeaderEpoch, Offset, PartitionId};
 
 use super::{
+    confirm::Unconfirmed,
     tail::{Chunk, Entry, Position},
     write::Batch,
 };
@@ -56,6 +57,8 @@ pub(super) struct Hosted {
     progress: BTreeMap<PersistToken, Progress>,
     /// A committed write lies beyond the position: what is between must be read first.
     gap: bool,
+    /// Answers that wait until this broker is known to coordinate still.
+    pub(super) unconfirmed: Unconfirmed,
     /// No read before this instant: the last one failed.
     pub(super) tail_after: Option<Instant>,
 }
@@ -71,6 +74,7 @@ impl Hosted {
             next_write: 0,
             progress: BTreeMap::new(),
             gap: false,
+            unconfirmed: Unconfirmed::default(),
             tail_after: None,
         }
     }
@@ -242,6 +246,7 @@ impl Hosted {
             self.coordinator.deactivate();
         }
         self.role = Role::Standby;
+        self.unconfirmed.refuse();
         self.writes.clear();
         self.progress.clear();
         self.gap = false;

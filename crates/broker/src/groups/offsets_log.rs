@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 
 use ottla_metadata::{Command, Image, Outcome};
-use ottla_types::{BrokerId, PartitionId};
+use ottla_types::{BrokerId, LeaderEpoch, PartitionId};
 
 use crate::{
     Acks, ControllerError, FetchAnswer, FetchRequest, ProduceEntry, ProduceError, Produced,
@@ -39,6 +39,15 @@ pub trait OffsetsLog: Send + Sync + 'static {
     /// Reads local replicas, leading or following, below their high watermarks; waits for data
     /// until the deadline.
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'static, Vec<FetchAnswer>>;
+
+    /// True if this broker led the partition in this epoch at some instant after the call (C-12);
+    /// false if it did not, or nobody knew before the deadline.
+    fn confirm_leadership(
+        &self,
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        deadline: Instant,
+    ) -> BoxFuture<'static, bool>;
 
     /// Asks the active controller for a change.
     fn execute(

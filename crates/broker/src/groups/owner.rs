@@ -22,13 +22,14 @@ use tracing::{debug, error, warn};
 
 use ottla_coordinator::{Effect, GroupError, ReplyToken};
 use ottla_metadata::Image;
-use ottla_types::{BrokerId, Offset, PartitionId, PartitionIndex};
+use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionId, PartitionIndex};
 
 use crate::{Acks, ProduceEntry};
 
 use super::{
     GroupsConfig, OffsetsLog,
     clock::Clock,
+    confirm::CONFIRMATION_WAIT,
     handle::Request,
     hosted::{Hosted, Role},
     serve::Waiter,
@@ -60,6 +61,9 @@ struct Tail {
     answers: BoxFuture<'static, Vec<(PartitionId, Tailed)>>,
 }
 
+/// Whether this broker still led the partition in this epoch.
+type Confirmation = (PartitionId, LeaderEpoch, bool);
+
 type Append = BoxFuture<'static, (PartitionId, u64, Result<Offset, GroupError>)>;
 
 /// Everything about hosted groups, in one place and behind no lock.
@@ -72,11 +76,15 @@ pub(super) struct Owner {
     pub(super) partitions: BTreeMap<PartitionIndex, Hosted>,
     /// Partitions whose coordinators may have effects to perform.
     pub(super) touched: BTreeSet<PartitionIndex>,
-    pub(super) waiters: HashMap<ReplyToken, Waiter>,
+    /// Those whose answers come later, and the turn in which they asked.
+    pub(super) waiters: HashMap<ReplyToken, (u64, Waiter)>,
+    /// Counts the loop's rounds.
+    pub(super) turn: u64,
     pub(super) next_token: u64,
     inbox: mpsc::Receiver<Request>,
     image_changes: watch::Receiver<u64>,
     appends: FuturesUnordered<Append>,
+    confirmations: FuturesUnordered<BoxFuture<'static, Confirmation>>,
     tail: Option<Tail>,
     /// Something happened that may call for another read.
     check_tail: bool,
@@ -88,6 +96,7 @@ enum Event {
     Stop,
     Image,
     Appended((PartitionId, u64, Result<Offset, GroupError>)),
+    Confirmed(Confirmation),
     Tailed(Vec<(PartitionId, Tailed)>),
     Requests(usize),
     Time,
@@ -112,10 +121,12 @@ impl Owner {
             partitions: BTreeMap::new(),
             touched: BTreeSet::new(),
             waiters: HashMap::new(),
+            turn: 0,
             next_token: 0,
             inbox,
             image_changes,
             appends: FuturesUnordered::new(),
+            confirmations: FuturesUnordered::new(),
             tail: None,
             check_tail: true,
             next_expiry: now + check,
@@ -126,6 +137,7 @@ impl Owner {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut requests = Vec::with_capacity(DRAIN_MAX);
         loop {
+            self.turn += 1;
             let wake = self.next_wake();
             match self.next_event(wake, &stop, &mut requests).await {
                 Event::Stop | Event::Requests(0) => break,
@@ -134,6 +146,7 @@ impl Owner {
                     self.check_tail = true;
                 }
                 Event::Appended(appended) => self.on_appended(appended),
+                Event::Confirmed(confirmation) => self.on_confirmed(confirmation),
                 Event::Tailed(answers) => {
                     self.tail = None;
                     self.on_tailed(answers);
@@ -164,6 +177,7 @@ impl Owner {
             tail,
             image_changes,
             appends,
+            confirmations,
             inbox,
             ..
         } = self;
@@ -181,6 +195,7 @@ impl Owner {
                 Err(_) => Event::Stop,
             },
             Some(appended) = appends.next() => Event::Appended(appended),
+            Some(confirmation) = confirmations.next() => Event::Confirmed(confirmation),
             answers = tailed => Event::Tailed(answers),
             count = inbox.recv_many(requests, DRAIN_MAX) => Event::Requests(count),
             () = sleep_until(wake) => Event::Time,
@@ -353,7 +368,40 @@ impl Owner {
     fn perform_effects(&mut self) {
         for index in std::mem::take(&mut self.touched) {
             self.perform_effects_of(index);
+            self.begin_confirmation(index);
         }
+    }
+
+    /// Finds out whether this broker still coordinates, for those who asked since the last time.
+    fn begin_confirmation(&mut self, index: PartitionIndex) {
+        let Some(hosted) = self.partitions.get_mut(&index) else {
+            return;
+        };
+        let Role::Active(epoch) = hosted.role else {
+            return;
+        };
+        if hosted.unconfirmed.begin() {
+            let id = hosted.id;
+            let deadline = Instant::now() + CONFIRMATION_WAIT;
+            let confirmed = self.log.confirm_leadership(id, epoch, deadline);
+            let confirmed = confirmed.map(move |leads| (id, epoch, leads));
+            self.confirmations.push(confirmed.boxed());
+        }
+    }
+
+    fn on_confirmed(&mut self, (id, epoch, leads): Confirmation) {
+        let hosted = self.partitions.get_mut(&id.partition);
+        // Those who asked in an earlier epoch were answered when it ended.
+        let Some(hosted) = hosted.filter(|h| h.id == id && h.role == Role::Active(epoch)) else {
+            return;
+        };
+        let result = if leads {
+            Ok(())
+        } else {
+            Err(GroupError::NotCoordinator)
+        };
+        hosted.unconfirmed.finish(&result);
+        self.touched.insert(id.partition);
     }
 
     fn perform_effects_of(&mut self, index: PartitionIndex) {
@@ -370,7 +418,7 @@ impl Owner {
             let mut rejected = Vec::new();
             for effect in effects {
                 match effect {
-                    Effect::Reply(token, reply) => self.deliver(token, reply),
+                    Effect::Reply(token, reply) => self.deliver_confirmed(index, token, reply),
                     Effect::Persist(token, records) => {
                         if let Err(error) = batcher.add(token, records) {
                             rejected.push((token, error));

@@ -25,6 +25,18 @@ pub(super) enum Waiter {
 }
 
 impl Waiter {
+    /// The answer that says that another broker may coordinate.
+    fn refuse(self) {
+        let error = GroupError::NotCoordinator;
+        match self {
+            Waiter::Join(to) => drop(to.send(Err(error))),
+            Waiter::Sync(to) => drop(to.send(Err(error))),
+            Waiter::Commit(to) => drop(to.send(Err(error))),
+            Waiter::DeleteGroup(to) => drop(to.send(Err(error))),
+            Waiter::DeleteOffsets(to) => drop(to.send(Err(error))),
+        }
+    }
+
     /// Gives it its answer; nobody is hurt if the asker has left.
     fn answer(self, reply: Reply) {
         match (self, reply) {
@@ -92,7 +104,11 @@ impl Owner {
             }
             Request::Heartbeat(request, reply) => {
                 let result = match self.coordinator(&request.group_id) {
-                    Ok((_, coordinator)) => coordinator.heartbeat(now, &request),
+                    Ok((index, coordinator)) => match coordinator.heartbeat(now, &request) {
+                        // A member that is told to go on keeps what it owns (G-3).
+                        Ok(()) => return self.hold(index, reply, ()),
+                        Err(error) => Err(error),
+                    },
                     // Clients take this code from a heartbeat for a fatal error; a member that
                     // is not known after all hears so with its next one.
                     Err(GroupError::CoordinatorLoadInProgress) => Ok(()),
@@ -113,10 +129,13 @@ impl Owner {
             }
             Request::Fetch(request, reply) => {
                 let image = self.image.clone();
-                let result = self.coordinator(&request.group_id).map(|(_, coordinator)| {
-                    coordinator.fetch_offsets(&request, &ImageTopics(&image))
-                });
-                drop(reply.send(result));
+                match self.coordinator(&request.group_id) {
+                    Ok((index, coordinator)) => {
+                        let fetched = coordinator.fetch_offsets(&request, &ImageTopics(&image));
+                        self.hold(index, reply, fetched);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                }
             }
             Request::Describe(group_id, reply) => {
                 let result = self
@@ -160,7 +179,7 @@ impl Owner {
             Ok((index, coordinator)) => {
                 ask(coordinator, &ImageTopics(&image), token);
                 self.next_token += 1;
-                self.waiters.insert(token, waiter(reply));
+                self.waiters.insert(token, (self.turn, waiter(reply)));
                 self.touched.insert(index);
             }
         }
@@ -191,9 +210,43 @@ impl Owner {
         }
     }
 
-    pub(super) fn deliver(&mut self, token: ReplyToken, reply: Reply) {
-        if let Some(waiter) = self.waiters.remove(&token) {
+    fn deliver(&mut self, token: ReplyToken, reply: Reply) {
+        if let Some((_, waiter)) = self.waiters.remove(&token) {
             waiter.answer(reply);
+        }
+    }
+
+    /// As `deliver`, but what grants something is held if it was answered at once, without a record
+    /// whose commit proves the leadership.
+    pub(super) fn deliver_confirmed(
+        &mut self,
+        index: PartitionIndex,
+        token: ReplyToken,
+        reply: Reply,
+    ) {
+        let Some((turn, waiter)) = self.waiters.remove(&token) else {
+            return;
+        };
+        let grants = matches!(reply, Reply::Join(Ok(_)) | Reply::Sync(Ok(_)));
+        match self.partitions.get_mut(&index) {
+            Some(hosted) if grants && turn == self.turn => {
+                hosted.unconfirmed.hold(Box::new(move |led| match led {
+                    Ok(()) => waiter.answer(reply),
+                    Err(_) => waiter.refuse(),
+                }));
+            }
+            Some(_) | None => waiter.answer(reply),
+        }
+    }
+
+    /// Answers once this broker is known to coordinate still.
+    fn hold<T: Send + 'static>(&mut self, index: PartitionIndex, reply: ReplyTo<T>, answer: T) {
+        if let Some(hosted) = self.partitions.get_mut(&index) {
+            let answer = Box::new(move |led: Result<(), GroupError>| {
+                drop(reply.send(led.map(|()| answer)));
+            });
+            hosted.unconfirmed.hold(answer);
+            self.touched.insert(index);
         }
     }
 }

@@ -51,6 +51,7 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         subscription: u64,
     ) {
+        self.confirm_seen = 0;
         let marks = self.replica.marks();
         let last_epoch =
             lineage::last_record_epoch(&self.epochs, marks.log_start_offset, marks.log_end_offset);
@@ -78,8 +79,14 @@ impl Partition {
             .on_frame(now.at, &input.facts, &self.epochs, &mut self.effects);
         match verdict {
             FrameVerdict::Ignore => env.metrics.replica_frames_dropped.one(),
-            FrameVerdict::Append => self.append_frame(env, now, &input.facts, &input.records),
-            FrameVerdict::Marks => self.take_marks(env, now, &input.facts),
+            FrameVerdict::Append => {
+                self.see_confirmation(input.confirm);
+                self.append_frame(env, now, &input.facts, &input.records);
+            }
+            FrameVerdict::Marks => {
+                self.see_confirmation(input.confirm);
+                self.take_marks(env, now, &input.facts);
+            }
             FrameVerdict::Truncate { to } => self.truncate(env, now, to),
             FrameVerdict::RestartAt { offset } => self.restart_at(env, now, offset),
         }
@@ -223,6 +230,7 @@ impl Partition {
             log_end_offset: marks.log_end_offset.get(),
             flushed_offset: marks.flushed_offset.get(),
             no_space: self.no_space,
+            confirm: self.confirm_seen,
         };
         env.fetchers.ack(leader, self.id, ack);
     }

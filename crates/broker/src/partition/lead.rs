@@ -158,6 +158,7 @@ impl Partition {
             return;
         }
         session.acknowledged(ack.log_end_offset);
+        self.confirmations.heard(ack.follower, ack.confirm);
         self.report(
             env,
             now,
@@ -394,7 +395,7 @@ impl Partition {
     }
 
     /// A frame without records.
-    fn frame(&self, subscription: u64) -> rpc::Frame {
+    pub(super) fn frame(&self, subscription: u64) -> rpc::Frame {
         rpc::Frame {
             topic_id: self.topic_id.clone(),
             partition: self.id.partition.get(),
@@ -402,6 +403,7 @@ impl Partition {
             subscription,
             high_watermark: self.replica.high_watermark().get(),
             log_start_offset: self.replica.marks().log_start_offset.get(),
+            confirm: self.confirmations.last_round(),
             ..rpc::Frame::default()
         }
     }

@@ -12,7 +12,8 @@ use ottla_storage::{FlushDone, Log, PartitionMarks, ReadError};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId};
 
 use crate::{
-    api::Acks, completion::Completion, replica_fetcher::CreditGuard, replica_stream::Lane,
+    api::Acks, completion::Completion, partition::Confirmation, replica_fetcher::CreditGuard,
+    replica_stream::Lane,
 };
 
 /// One batch of a producer.
@@ -36,6 +37,8 @@ pub(crate) struct AckInput {
     pub(crate) log_end_offset: Offset,
     pub(crate) flushed_offset: Offset,
     pub(crate) no_space: bool,
+    /// Newest round of confirmation that reached it.
+    pub(crate) confirm: u64,
 }
 
 /// A follower asks for a partition from its log end on.
@@ -58,6 +61,8 @@ pub(crate) struct FrameInput {
     pub(crate) leader: BrokerId,
     pub(crate) facts: FrameFacts,
     pub(crate) records: Vec<Bytes>,
+    /// Newest round of confirmation that its leader has begun.
+    pub(crate) confirm: u64,
     /// Returns the frame's credit when the frame is done with, used or refused.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) credit: CreditGuard,
@@ -137,6 +142,12 @@ pub(crate) enum Input {
         id: PartitionId,
         leader_epoch: LeaderEpoch,
         answer: IsrAnswer,
+    },
+    /// Somebody must know whether this replica still leads in this epoch.
+    Confirm {
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        reply: oneshot::Sender<Confirmation>,
     },
     /// The disk has room again, or none.
     SpaceChanged,

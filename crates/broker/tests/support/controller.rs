@@ -31,6 +31,8 @@ struct State {
     /// Live streams, by broker: the number of the newest.
     streams: BTreeMap<BrokerId, u64>,
     next_stream: u64,
+    /// Hears nothing of metadata.
+    muted: Option<BrokerId>,
 }
 
 /// A handle on the fake controller.
@@ -99,6 +101,16 @@ impl FakeController {
         drop(state);
         self.index.send_replace(index);
         (index, applied.outcome)
+    }
+
+    /// Tells this broker nothing more of metadata, or everything again.
+    pub(crate) fn mute(&self, broker: Option<BrokerId>) {
+        self.state.lock().muted = broker;
+        self.index.send_modify(|_| {});
+    }
+
+    fn is_muted(&self, broker: BrokerId) -> bool {
+        self.state.lock().muted == Some(broker)
     }
 
     fn heartbeat(&self, beat: &Heartbeat) -> HeartbeatReply {
@@ -215,13 +227,15 @@ impl Controller for FakeController {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let from = request.into_inner().from_index;
+        let request = request.into_inner();
+        let (from, broker) = (request.from_index, BrokerId(request.broker_id));
         let controller = self.clone();
         let indexes = self.index.subscribe();
         let updates = futures::stream::unfold(
             (controller, indexes, from),
-            |(controller, mut indexes, from)| async move {
-                indexes.wait_for(|index| *index > from).await.ok()?;
+            move |(controller, mut indexes, from)| async move {
+                let told = |index: &u64| *index > from && !controller.is_muted(broker);
+                indexes.wait_for(told).await.ok()?;
                 let (update, index) = {
                     let state = controller.state.lock();
                     let image = (from == 0).then(|| Bytes::from(encode(state.cluster.image())));

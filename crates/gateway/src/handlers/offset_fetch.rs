@@ -50,7 +50,7 @@ async fn many_groups(cx: &RequestContext, request: OffsetFetchRequest) -> Offset
             let row = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             match result {
                 Ok(topics) => row.with_topics(topics.into_iter().map(new_topic).collect()),
-                Err(error) => row.with_error_code(error_code::group(&error).code()),
+                Err(error) => row.with_error_code(group_code(&error).code()),
             }
         });
     OffsetFetchResponse::default().with_groups(groups.collect())
@@ -80,7 +80,7 @@ async fn one_group(cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFe
     match fetched.unwrap_or(Err(GroupError::CoordinatorNotAvailable)) {
         Ok(topics) => response.with_topics(topics.into_iter().map(old_topic).collect()),
         Err(error) => {
-            let code = error_code::group(&error);
+            let code = group_code(&error);
             if cx.version() >= 2 {
                 return response.with_error_code(code.code());
             }
@@ -93,6 +93,15 @@ async fn one_group(cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFe
                     .collect(),
             )
         }
+    }
+}
+
+/// Consumers give up at most codes of this answer; this one makes them look for the coordinator and
+/// ask again, which is also right where one that was cut off cannot tell what it knows.
+fn group_code(error: &GroupError) -> ErrorCode {
+    match error_code::group(error) {
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotCoordinator,
+        code => code,
     }
 }
 
@@ -191,5 +200,18 @@ impl CountErrors for OffsetFetchResponse {
             + count(self.groups.iter().map(|group| group.error_code))
             + count(old.map(|partition| partition.error_code))
             + count(new.map(|partition| partition.error_code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coordinator_that_is_not_there_is_looked_for_again() {
+        let code = group_code(&GroupError::CoordinatorNotAvailable);
+        assert_eq!(code, ErrorCode::NotCoordinator);
+        let loading = group_code(&GroupError::CoordinatorLoadInProgress);
+        assert_eq!(loading, ErrorCode::CoordinatorLoadInProgress);
     }
 }

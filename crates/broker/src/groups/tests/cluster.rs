@@ -60,6 +60,8 @@ struct State {
     fate: Fate,
     /// Followers hear nothing of new high watermarks.
     followers_lag: bool,
+    /// A broker that has heard of nothing since then: it believes in this image.
+    paused: Option<(BrokerId, Arc<Image>)>,
     produced_batches: usize,
 }
 
@@ -90,6 +92,7 @@ impl Cluster {
                 logs: BTreeMap::new(),
                 fate: Fate::Committed,
                 followers_lag: false,
+                paused: None,
                 produced_batches: 0,
             }),
             index: watch::Sender::new(0),
@@ -219,6 +222,19 @@ impl Cluster {
         self.wake();
     }
 
+    /// From now on the broker hears of nothing, and nobody of it.
+    pub(super) fn pause(&self, broker: BrokerId) {
+        let mut state = self.lock();
+        state.paused = Some((broker, Arc::clone(&state.image)));
+    }
+
+    pub(super) fn resume(&self) {
+        self.lock().paused = None;
+        let index = *self.index.borrow();
+        self.index.send_replace(index);
+        self.wake();
+    }
+
     pub(super) fn produced_batches(&self) -> usize {
         self.lock().produced_batches
     }
@@ -238,6 +254,16 @@ impl Cluster {
             broker_id,
         };
         Groups::start(Arc::new(log), config, CancellationToken::new())
+    }
+}
+
+impl State {
+    /// What a broker takes for the truth.
+    fn image_of(&self, broker: BrokerId) -> Arc<Image> {
+        match &self.paused {
+            Some((paused, image)) if *paused == broker => Arc::clone(image),
+            Some(_) | None => Arc::clone(&self.image),
+        }
     }
 }
 
@@ -343,7 +369,7 @@ impl OffsetsLog for FakeLog {
     }
 
     fn image(&self) -> Arc<Image> {
-        Arc::clone(&self.cluster.lock().image)
+        self.cluster.lock().image_of(self.broker_id)
     }
 
     fn image_changes(&self) -> watch::Receiver<u64> {
@@ -353,7 +379,8 @@ impl OffsetsLog for FakeLog {
     fn replica_status(&self, id: PartitionId) -> Option<ReplicaStatus> {
         let state = self.cluster.lock();
         let log = state.logs.get(&id)?;
-        let record = state.image.partition(id)?;
+        let image = state.image_of(self.broker_id);
+        let record = image.partition(id)?;
         let leads = record.leader == Some(self.broker_id);
         Some(ReplicaStatus {
             role: if leads {
@@ -403,6 +430,36 @@ impl OffsetsLog for FakeLog {
                 let (answers, any) = log.read(&request);
                 if any || timeout_at(request.deadline, moved.changed()).await.is_err() {
                     return answers;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn confirm_leadership(
+        &self,
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        deadline: Instant,
+    ) -> BoxFuture<'static, bool> {
+        let cluster = Arc::clone(&self.cluster);
+        let broker = self.broker_id;
+        async move {
+            loop {
+                let mut moved = cluster.moved.subscribe();
+                {
+                    let state = cluster.lock();
+                    let paused = state.paused.as_ref().is_some_and(|(id, _)| *id == broker);
+                    let record = state.image.partition(id);
+                    let leads = record.is_some_and(|record| {
+                        record.leader == Some(broker) && record.leader_epoch == leader_epoch
+                    });
+                    if leads || !paused {
+                        return leads;
+                    }
+                }
+                if timeout_at(deadline, moved.changed()).await.is_err() {
+                    return false;
                 }
             }
         }

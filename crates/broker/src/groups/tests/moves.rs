@@ -146,6 +146,47 @@ async fn a_new_coordinator_says_nothing_before_it_knows_everything() {
     }
 }
 
+/// A coordinator that was paused while another took over: whatever it says of now is not said.
+#[tokio::test]
+async fn a_paused_coordinator_grants_nothing() {
+    let Two {
+        cluster,
+        groups,
+        handles: [first, second],
+    } = two().await;
+    let joined = join(&first).await;
+    first.sync(sync_request(&joined)).await.unwrap();
+    let mut request = commit_request("t", 0, 5);
+    request.generation = Some(joined.generation);
+    request.member_id = Some(joined.member_id.clone());
+    first.commit_offsets(request.clone()).await.unwrap();
+    cluster.pause(BROKERS[0]);
+    cluster.lead(BROKERS[1]);
+    assert_eq!(eventually(|| fetch(&second, "t", 0)).await, Some(5));
+    request.topics[0].partitions[0].offset = 6;
+    second.commit_offsets(request).await.unwrap();
+    let ask = || async {
+        tokio::join!(
+            fetch(&first, "t", 0),
+            first.heartbeat(heartbeat_request(&joined)),
+            first.sync(sync_request(&joined)),
+        )
+    };
+    let fetched = timeout(Duration::from_millis(100), fetch(&first, "t", 0)).await;
+    assert!(fetched.is_err(), "P-29, P-44: {fetched:?}");
+    let early = timeout(Duration::from_millis(100), ask()).await;
+    assert!(early.is_err(), "P-29, G-3: {early:?}");
+    let resumed = async { tokio::join!(ask(), async { cluster.resume() }).0 };
+    let (fetched, alive, synced) = timeout(Duration::from_secs(5), resumed).await.unwrap();
+    assert_eq!(fetched, Err(GroupError::NotCoordinator));
+    assert_eq!(alive, Err(GroupError::NotCoordinator));
+    assert_eq!(synced, Err(GroupError::NotCoordinator));
+    assert_eq!(fetch(&second, "t", 0).await, Ok(Some(6)));
+    for groups in groups {
+        groups.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_restarted_broker_reads_everything_again() {
     let Two {

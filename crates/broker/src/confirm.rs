@@ -1,0 +1,59 @@
+//! Whether this broker still leads a partition, for answers that grant something (C-12).
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use ottla_metadata::Command;
+use ottla_types::{LeaderEpoch, PartitionId};
+
+use crate::{handle::BrokerHandle, partition::Confirmation, shard::input::Input};
+
+impl BrokerHandle {
+    /// True if this broker led the partition in `leader_epoch` at some instant after the call: then
+    /// nothing was committed in a later epoch before it. False if it did not, or if nobody who
+    /// knows has said so before the deadline.
+    pub async fn confirm_leadership(
+        &self,
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        deadline: Instant,
+    ) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.shared.router.of(id).post(Input::Confirm {
+            id,
+            leader_epoch,
+            reply,
+        });
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(Confirmation::Leads)) => true,
+            Ok(Ok(Confirmation::AskController)) => {
+                self.confirm_with_controller(id, leader_epoch, deadline)
+                    .await
+            }
+            // A shard that has ended, or that has no such partition, drops the question.
+            Ok(Ok(Confirmation::NotLeader) | Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// An image that includes a command committed after the call says who leads.
+    async fn confirm_with_controller(
+        &self,
+        id: PartitionId,
+        leader_epoch: LeaderEpoch,
+        deadline: Instant,
+    ) -> bool {
+        let nothing = Command::AlterConfigs {
+            alterations: Vec::new(),
+            validate_only: true,
+        };
+        let Ok((index, _)) = self.execute(nothing, deadline).await else {
+            return false;
+        };
+        self.wait_for_image(index, deadline).await
+            && self.image().partition(id).is_some_and(|record| {
+                record.leader == Some(self.broker_id()) && record.leader_epoch == leader_epoch
+            })
+    }
+}
