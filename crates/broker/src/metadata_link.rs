@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use ottla_metadata::{Command, Image, Outcome, Registration};
-use ottla_types::{BrokerEpoch, BrokerId};
+use ottla_types::{BrokerEpoch, BrokerId, PartitionId};
 
 use crate::{
     api::{ControllerError, QuorumDescription},
@@ -156,6 +156,20 @@ impl LinkHandle {
     pub(crate) fn register(&self, registration: Registration) {
         *self.inner.registration.lock() = Some(registration);
         self.inner.broker_epoch.store(-1, Ordering::SeqCst);
+        self.inner.heartbeat.notify_one();
+    }
+
+    /// Replicas here are worth less than the registration says: registers again, so that the
+    /// controller counts on none of them until it is in sync anew.
+    pub(crate) fn report_damage(&self, damaged: &[PartitionId]) {
+        if damaged.is_empty() {
+            return;
+        }
+        if let Some(registration) = self.inner.registration.lock().as_mut() {
+            registration.damaged.extend(damaged);
+            registration.incarnation = uuid::Uuid::new_v4();
+            self.inner.broker_epoch.store(-1, Ordering::SeqCst);
+        }
         self.inner.heartbeat.notify_one();
     }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use ottla_metadata::Image;
-use ottla_storage::PartitionMarks;
+use ottla_storage::{LogError, PartitionMarks};
 use ottla_types::{MonotonicMs, PartitionId};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -348,18 +348,31 @@ impl Shard {
                 self.missing.remove(&id);
                 let topic = Arc::from(topic.name.as_str());
                 let high_watermark = recovery.high_watermark;
-                let partition = Partition::new(&self.env, id, topic, log, high_watermark, settings);
+                let mut partition =
+                    Partition::new(&self.env, id, topic, log, high_watermark, settings);
+                // It could not be opened before: that was told.
+                partition.set_damaged(recovery.damaged_below_durable);
                 self.added.push(Arc::clone(partition.handle()));
                 self.partitions.insert(id, partition);
                 true
             }
             Err(error) => {
-                warn!(topic = %topic.name, partition = %id.partition, %error, "open log");
-                self.missing.insert(id);
-                if self.env.log_dir.failed() {
-                    self.env.on_directory_failed();
-                }
+                self.not_opened(&topic.name, id, &error);
                 false
+            }
+        }
+    }
+
+    /// Tried again at every tick. Of a log that it knew as this partition's and could not open,
+    /// recovery has told the controller; of records that nobody knows whose they are, not yet.
+    fn not_opened(&mut self, topic: &str, id: PartitionId, error: &LogError) {
+        if self.env.log_dir.failed() {
+            self.env.on_directory_failed();
+        }
+        if self.missing.insert(id) {
+            warn!(%topic, partition = %id.partition, %error, "open log");
+            if matches!(error, LogError::TopicIdMismatch { found: None, .. }) {
+                self.env.link.report_damage(&[id]);
             }
         }
     }
@@ -403,7 +416,7 @@ impl Shard {
             self.with_all(|partition, env| partition.maintain(env, now));
         }
         let image = Arc::clone(&self.image);
-        for id in std::mem::take(&mut self.missing) {
+        for id in self.missing.clone() {
             self.assign(now, &image, id, true);
         }
         self.publish_registry();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may spawn and sleep")]
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(dead_code, reason = "shared with the other tests of this crate")]
 
 mod support {
     pub(crate) mod cluster;

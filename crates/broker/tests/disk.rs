@@ -11,7 +11,8 @@ mod support {
 
 use std::path::PathBuf;
 
-use support::cluster::{Cluster, partition};
+use ottla_types::{BrokerId, PartitionId};
+use support::cluster::{Cluster, partition, wait_for};
 
 /// Where a broker's partition keeps its first segment.
 fn first_segment(cluster: &Cluster, broker: i32, name: &str) -> PathBuf {
@@ -41,7 +42,67 @@ async fn s5_a_log_that_could_not_be_opened_leaves_no_clean_marker() {
     make_unreadable(&first_segment(&cluster, 1, "bad"));
     cluster.start_broker(1).await;
     cluster.wait_running(1).await;
+    // the damage of one replica is not that of the others.
     cluster.produce_all(partition(topics[0], 0), "w").await;
     cluster.stop(1).await;
     assert!(!marker.exists(), "one log was not");
+}
+
+/// Leaves one broker alone in the ISR, and then the cluster without any.
+async fn last_in_sync(cluster: &mut Cluster, id: PartitionId) -> i32 {
+    cluster.wait_in_sync(id, 3).await;
+    let last = cluster.leader(id).await.broker_id().get();
+    for other in [1, 2, 3].into_iter().filter(|other| *other != last) {
+        cluster.kill(other).await;
+    }
+    let controller = cluster.controller.clone();
+    wait_for("the isr to shrink to one", || {
+        controller
+            .image()
+            .partition(id)
+            .is_some_and(|record| record.isr == [BrokerId(last)])
+    })
+    .await;
+    cluster.produce_all(id, "only here").await;
+    cluster.kill(last).await;
+    last
+}
+
+/// What makes a log impossible to open.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    /// The segment is none.
+    Segment,
+    /// Nobody can say which topic the directory belongs to.
+    TopicId,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r14_a_replica_whose_log_cannot_be_opened_is_not_elected() {
+    for damage in [Damage::Segment, Damage::TopicId] {
+        let mut cluster = Cluster::start(3).await;
+        let alone = [("min.insync.replicas", "1")];
+        let topic = cluster.create_topic("bad", 1, 3, &alone).await;
+        let id = partition(topic, 0);
+        cluster.produce_all(id, "everywhere").await;
+        let last = last_in_sync(&mut cluster, id).await;
+        let segment = first_segment(&cluster, last, "bad");
+        match damage {
+            Damage::Segment => make_unreadable(&segment),
+            Damage::TopicId => {
+                let metadata = segment.with_file_name("partition.metadata");
+                std::fs::write(metadata, "scrambled").unwrap();
+            }
+        }
+        cluster.start_broker(last).await;
+        cluster.wait_running(last).await;
+        // The other two lack an acknowledged record; this one cannot give it.
+        let controller = cluster.controller.clone();
+        wait_for("the damage to be told", || {
+            let image = controller.image();
+            let record = image.partition(id).unwrap();
+            record.isr.is_empty() && record.elr.is_empty() && record.leader.is_none()
+        })
+        .await;
+    }
 }

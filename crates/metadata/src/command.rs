@@ -134,9 +134,11 @@ pub struct Registration {
     pub replication_address: String,
     /// `broker.rack`.
     pub rack: Option<String>,
-    /// Data that counted may have been lost since its last life: damage below what was
-    /// durable, or a directory that is new.
+    /// All that counted may have been lost since its last life: a directory that is new.
     pub unclean: bool,
+    /// Replicas that lack something that had been durable, or whose log cannot be opened.
+    #[serde(default)]
+    pub damaged: BTreeSet<PartitionId>,
     /// Set where the machine may have lost power since the broker's last life: what topics in mode
     /// `page` had not flushed may be gone, those in mode `ack` have lost nothing. Carries the mode
     /// of a topic whose configs name none.

@@ -49,6 +49,17 @@ pub(crate) fn revise(
     concerns: impl Fn(&PartitionRecord) -> bool,
     change: impl Fn(&TopicImage, &TopicRules, &mut PartitionRecord),
 ) -> Vec<(PartitionId, PartitionRecord)> {
+    revise_each(image, concerns, |topic, _, rules, record| {
+        change(topic, rules, record);
+    })
+}
+
+/// As [`revise`], for a change that asks which partition it is.
+pub(crate) fn revise_each(
+    image: &Image,
+    concerns: impl Fn(&PartitionRecord) -> bool,
+    change: impl Fn(&TopicImage, PartitionId, &TopicRules, &mut PartitionRecord),
+) -> Vec<(PartitionId, PartitionRecord)> {
     let mut changed = Vec::new();
     for topic in image.topics.values() {
         let mut rules = None;
@@ -58,16 +69,14 @@ pub(crate) fn revise(
             .filter(|(_, record)| concerns(record))
         {
             let rules = *rules.get_or_insert_with(|| image.topic_rules(&topic.name));
+            let id = PartitionId {
+                topic_id: topic.topic_id,
+                partition,
+            };
             let mut next = record.clone();
-            change(topic, &rules, &mut next);
+            change(topic, id, &rules, &mut next);
             if let Some(next) = seal(record, next) {
-                changed.push((
-                    PartitionId {
-                        topic_id: topic.topic_id,
-                        partition,
-                    },
-                    next,
-                ));
+                changed.push((id, next));
             }
         }
     }

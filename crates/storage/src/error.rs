@@ -28,6 +28,17 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether a retry may work without anybody's help but that of time.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            DiskError::NoSpace => true,
+            DiskError::DirectoryFailed | DiskError::Io { .. } => false,
+        }
+    }
+}
+
 /// Why an append did nothing: none of the call's batches is in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -109,6 +120,20 @@ pub enum LogError {
         /// Where.
         offset: Offset,
     },
+}
+
+impl LogError {
+    /// Whether a retry may work without anybody's help but that of time.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            LogError::Disk(error) => error.is_transient(),
+            LogError::TopicIdMismatch { .. }
+            | LogError::TopicName(_)
+            | LogError::OffsetOutOfRange { .. }
+            | LogError::Corrupt { .. } => false,
+        }
+    }
 }
 
 /// Why a read gave nothing.

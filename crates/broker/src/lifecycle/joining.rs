@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -31,6 +32,7 @@ pub(super) fn registration(config: &BrokerConfig, opened: &OpenedDir) -> Registr
         replication_address: config.replication_address.clone(),
         rack: config.rack.clone(),
         unclean: opened.new_directory,
+        damaged: std::collections::BTreeSet::new(),
         power_cut: power_cut.then_some(default_mode),
         live: std::collections::BTreeSet::new(),
     }
@@ -42,11 +44,11 @@ pub(super) struct Joining {
     pub(super) log_dir: Arc<LogDir>,
     pub(super) feed: Arc<MetadataFeed>,
     pub(super) clock: Clock,
-    pub(super) registration: Registration,
+    pub(super) stop: CancellationToken,
 }
 
 impl Joining {
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
         let state = |state| {
             self.shared
                 .state
@@ -55,16 +57,14 @@ impl Joining {
         state(BrokerState::Recovering);
         let (config, log_dir) = (Arc::clone(&self.shared.config), Arc::clone(&self.log_dir));
         let (router, clock) = (Arc::clone(&self.shared.router), self.clock);
+        let stop = self.stop.clone();
         let recovering = tokio::task::spawn_blocking(move || {
-            recovery::recover(&config, &log_dir, &router, clock)
+            recovery::recover(&config, &log_dir, &router, clock, &stop)
         });
         match recovering.await {
-            Ok(Ok(recovered)) if recovered.damaged => {
-                self.registration.unclean = true;
-                self.registration.incarnation = Uuid::new_v4();
-                self.shared.link.register(self.registration.clone());
-            }
-            Ok(Ok(_)) => {}
+            // Given up, not found damaged.
+            Ok(Ok(_)) if self.stop.is_cancelled() => return,
+            Ok(Ok(recovered)) => self.shared.link.report_damage(&recovered.damaged),
             Ok(Err(error)) => {
                 error!(%error, "logs are not recovered");
                 return;

@@ -191,6 +191,7 @@ impl Parts {
                 registry: Arc::clone(&self.shared.registry),
                 first_subscription,
                 directory_failed: Arc::clone(&self.directory_failed),
+                link: self.link.clone(),
             };
             let shard = Shard::new(number, count, env);
             let thread = std::thread::Builder::new().name(format!("shard-{number}"));
@@ -230,14 +231,14 @@ impl Parts {
     }
 
     pub(super) fn start_tasks(&self, opened: &OpenedDir) {
-        let registration = registration(&self.shared.config, opened);
-        self.link.register(registration.clone());
+        self.link
+            .register(registration(&self.shared.config, opened));
         let joining = Joining {
             shared: Arc::clone(&self.shared),
             log_dir: Arc::clone(&self.log_dir),
             feed: Arc::clone(&self.feed),
             clock: self.clock,
-            registration,
+            stop: self.stop.clone(),
         };
         self.spawn(async move { joining.run().await });
         let maintenance = Maintenance {

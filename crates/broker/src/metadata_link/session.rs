@@ -58,13 +58,19 @@ async fn register(inner: &Arc<Inner>) -> bool {
     let deadline = Instant::now() + REGISTER_TIMEOUT;
     match calls::execute_until(inner, &command, deadline).await {
         Ok((_, Outcome::Registered { broker_epoch })) => {
-            let current = inner.registration.lock().as_ref().map(|r| r.incarnation);
-            if current != Some(incarnation) {
+            let mut current = inner.registration.lock();
+            let Some(registration) = current.as_mut().filter(|r| r.incarnation == incarnation)
+            else {
                 return false;
-            }
+            };
+            // Told once: the process lives on, and loses nothing with its registration.
+            registration.unclean = false;
+            registration.damaged.clear();
+            registration.power_cut = None;
             inner
                 .broker_epoch
                 .store(broker_epoch.get(), Ordering::SeqCst);
+            drop(current);
             inner.metrics.registrations.one();
             info!(%broker_epoch, "registered");
             (inner.feed)(inner.image.load_full(), super::Changed::default());
@@ -112,9 +118,6 @@ fn stale(inner: &Inner, reason: &str) {
     warn!(reason, "registration is stale");
     if let Some(registration) = inner.registration.lock().as_mut() {
         registration.incarnation = uuid::Uuid::new_v4();
-        // The process has lived on: nothing was lost with its former registration.
-        registration.unclean = false;
-        registration.power_cut = None;
     }
     inner.broker_epoch.store(-1, Ordering::SeqCst);
     inner.session.send_modify(|state| state.unfenced = false);

@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::BrokerConfig,
     isr_proposer::IsrProposer,
+    metadata_link::LinkHandle,
     metrics::BrokerMetrics,
     partition::view::PartitionRegistry,
     replica_fetcher::Fetchers,
@@ -139,6 +140,7 @@ pub(crate) struct Env {
     pub(crate) first_subscription: u64,
     /// Told when the log directory fails.
     pub(crate) directory_failed: Arc<Notify>,
+    pub(crate) link: LinkHandle,
 }
 
 impl Env {

@@ -40,6 +40,7 @@ impl Broker {
             replication_address: address.to_owned(),
             rack: None,
             unclean: false,
+            damaged: BTreeSet::new(),
             power_cut: None,
             live: BTreeSet::new(),
         };

@@ -11,7 +11,7 @@ use ottla_types::{BrokerEpoch, BrokerId, FlushMode};
 use uuid::Uuid;
 
 use super::Draft;
-use crate::elections::{elect, electable, leave, leave_unclean, revise};
+use crate::elections::{elect, electable, leave, leave_unclean, revise, revise_each};
 use crate::{BrokerRecord, CommandError, Outcome, PartitionRecord, Record, Registration};
 
 impl Draft<'_> {
@@ -79,12 +79,12 @@ impl Draft<'_> {
                 self.image.flush_mode(topic, broker_id, unset) == FlushMode::Page
             })
         };
-        let changed = revise(
+        let changed = revise_each(
             self.image,
             |record| counts(record, broker_id),
-            |topic, rules, record| {
+            |topic, id, rules, record| {
                 let min_isr = rules.min_isr(record.replicas.len());
-                if unclean || lost_its_tail(&topic.name) {
+                if unclean || registration.damaged.contains(&id) || lost_its_tail(&topic.name) {
                     leave_unclean(record, broker_id);
                 } else {
                     leave(record, broker_id, min_isr);

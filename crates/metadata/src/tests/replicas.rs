@@ -34,6 +34,27 @@ fn the_last_replica_standing_is_not_led_by_after_it_lost_its_tail() {
 }
 
 #[test]
+fn r14_a_damaged_replica_counts_for_nothing_and_the_others_of_its_broker_do() {
+    let mut world = World::with_brokers(3);
+    let (bad, good) = (
+        world.create_on(1, &[1, 2, 3]),
+        world.create_on(2, &[1, 2, 3]),
+    );
+    for broker in [3, 2, 1] {
+        world.fence(broker);
+    }
+    assert_eq!(world.record(bad).isr, ids(&[1]));
+    world.restart_damaged(1, bad);
+    let record = world.record(bad);
+    assert_eq!((record.leader, record.isr), (None, ids(&[])));
+    assert_eq!(record.last_known_elr, ids(&[1]));
+    assert_eq!(world.record(good).leader, Some(BrokerId(1)));
+    // Told once: its next life is judged by itself.
+    world.start(2);
+    assert_eq!(world.record(bad).leader, Some(BrokerId(2)));
+}
+
+#[test]
 fn a_power_cut_costs_topics_that_flush_before_acknowledging_nothing() {
     // P-13 in mode `ack`: everything went down at once, and everything is led again.
     let mut world = World::with_brokers(3);

@@ -84,6 +84,7 @@ impl World {
             replication_address: format!("broker-{id}:9094"),
             rack: None,
             unclean: false,
+            damaged: BTreeSet::new(),
             power_cut: None,
             live: self.live.clone(),
         }
@@ -145,6 +146,15 @@ impl World {
     pub(super) fn restart_unclean(&mut self, id: i32) {
         let registration = Registration {
             unclean: true,
+            ..self.registration(id)
+        };
+        self.register(registration);
+        self.unfence(id);
+    }
+
+    pub(super) fn restart_damaged(&mut self, id: i32, partition: PartitionId) {
+        let registration = Registration {
+            damaged: BTreeSet::from([partition]),
             ..self.registration(id)
         };
         self.register(registration);

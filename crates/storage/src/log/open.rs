@@ -67,7 +67,7 @@ pub(crate) struct Marks {
 }
 
 /// Everything needed to open a log whose directory exists.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenLog {
     pub(crate) state: Arc<DirState>,
     pub(crate) topic: String,
@@ -78,6 +78,8 @@ pub(crate) struct OpenLog {
     /// The process ended cleanly before.
     pub(crate) clean: bool,
     pub(crate) created: bool,
+    /// Checks every batch, not only those from the recovery point on.
+    pub(crate) check_all: bool,
     pub(crate) now: WallClockMs,
 }
 
@@ -91,7 +93,23 @@ pub(super) struct Listing {
 }
 
 impl OpenLog {
-    pub(crate) fn open(mut self) -> Result<(Log, Recovery), LogError> {
+    pub(crate) fn open(self) -> Result<(Log, Recovery), LogError> {
+        match self.clone().open_once() {
+            Err(LogError::Corrupt { offset }) => {
+                // Found on the way to something else: the check cuts there and reports it (P-28).
+                tracing::error!(dir = %self.dir.display(), %offset, "log is damaged, checking it all");
+                let thorough = OpenLog {
+                    clean: false,
+                    check_all: true,
+                    ..self
+                };
+                thorough.open_once()
+            }
+            answer => answer,
+        }
+    }
+
+    fn open_once(mut self) -> Result<(Log, Recovery), LogError> {
         self.state.refuse_if_failed()?;
         self.tidy()?;
         let listing = self.list()?;

@@ -202,7 +202,10 @@ impl Work<'_> {
     }
 
     fn check_from_recovery_point(&mut self, all: &mut Vec<Candidate>) -> Result<(), LogError> {
-        let point = self.open.marks.recovery_point.unwrap_or(Offset::ZERO);
+        let point = match self.open.marks.recovery_point {
+            Some(point) if !self.open.check_all => point,
+            Some(_) | None => Offset::ZERO,
+        };
         let from = all
             .partition_point(|c| c.base_offset <= point)
             .saturating_sub(1);

@@ -110,6 +110,7 @@ impl LogDir {
             marks,
             clean: (self.clean && first_time) || created,
             created,
+            check_all: false,
             now,
         }
         .open()
@@ -131,20 +132,7 @@ impl LogDir {
             return Err(LogError::TopicIdMismatch { expected, found });
         }
         state.read("create", dir, state.files.create_dir(dir))?;
-        let entries = state.read("list", dir, state.files.list(dir))?;
-        let is_log = |entry: &&Entry| {
-            names::parse_segment_file(&entry.name).is_some_and(|file| file.1 == names::LOG)
-        };
-        let mut holds_data = false;
-        for entry in entries.iter().filter(is_log) {
-            let path = dir.join(&entry.name);
-            let size = state
-                .files
-                .open(&path, Access::Read)
-                .and_then(|file| file.size());
-            holds_data |= state.read("stat", &path, size)? > 0;
-        }
-        if holds_data {
+        if self.holds_data(dir)? {
             // Whose the data is nobody can say.
             return Err(LogError::TopicIdMismatch {
                 expected,
@@ -155,6 +143,28 @@ impl LogDir {
         state.replace_file(&path, &meta::encode_partition_metadata(expected))?;
         state.sync_dir(self.path())?;
         Ok(true)
+    }
+
+    fn holds_data(&self, dir: &Path) -> Result<bool, LogError> {
+        let state = &self.state;
+        let entries = match state.files.list(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            answer => state.read("list", dir, answer)?,
+        };
+        let is_log = |entry: &&Entry| {
+            names::parse_segment_file(&entry.name).is_some_and(|file| file.1 == names::LOG)
+        };
+        for entry in entries.iter().filter(is_log) {
+            let path = dir.join(&entry.name);
+            let size = state
+                .files
+                .open(&path, Access::Read)
+                .and_then(|file| file.size());
+            if state.read("stat", &path, size)? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes a partition: its directory is renamed, and goes with [`LogDir::purge_deleted`].

@@ -138,6 +138,39 @@ fn s2_damage_below_the_durable_mark_is_reported_and_kept_aside() {
 }
 
 #[test]
+fn p28_damage_that_only_a_walk_finds_is_cut_and_reported_too() {
+    for clean in [true, false] {
+        let mut rig = Rig::new(config());
+        let all = fill(&mut rig, 50);
+        rig.flush();
+        rig.checkpoint();
+        let dir = rig.partition_dir();
+        let (files, settings) = if clean {
+            let config = rig.log.config().clone();
+            (rig.restart().files, config)
+        } else {
+            let config = rig.log.config().clone();
+            (rig.files.after_kill(), config)
+        };
+        // The head of a batch far below the recovery point, and nothing to spare the walk.
+        let bad = segment_path(&dir, 0, "log");
+        files.corrupt(&bad, |bytes| bytes[all[0].len() + 16] ^= 0xff);
+        for path in files.paths(&dir) {
+            let name = path.to_string_lossy().into_owned();
+            if name.ends_with("snapshot") || name.ends_with("producers") {
+                files.lose(&path);
+            }
+        }
+        let mut rig = Rig::open(files, settings);
+        assert!(rig.recovery.damaged_below_durable, "clean {clean}");
+        assert_eq!(rig.contents(), all[..1], "clean {clean}");
+        // It fills up again from the leader.
+        rig.log.append_as_follower(all[1].clone(), NOW).unwrap();
+        assert_eq!(rig.contents(), all[..2]);
+    }
+}
+
+#[test]
 fn s2_a_log_that_is_shorter_than_what_was_committed_is_damaged() {
     let mut rig = Rig::new(LogConfig {
         segment_bytes: 100_000,
