@@ -4,7 +4,8 @@
 //!
 //! # Invariants
 //! * A frame counts only if its leader epoch and subscription are the current ones.
-//! * Only batches that begin at the log end are appended, none of a newer epoch than followed.
+//! * Only batches that begin at the log end are appended, or hold the start of a log without
+//!   records; none of a newer epoch than followed.
 //! * A truncation point comes from epoch lineage, and after each the follower asks again.
 
 use ottla_types::{BrokerId, LeaderEpoch, MonotonicMs, Offset};
@@ -159,7 +160,10 @@ impl Follower {
                 if next_offset <= log_end || batch_epoch > self.leader_epoch {
                     return FrameVerdict::Ignore;
                 }
-                if base_offset != log_end {
+                // DeleteRecords may have moved the leader's log start into the batch: a log that
+                // has nothing yet begins with it, below its own start.
+                let holds_start = marks.log_start_offset == log_end && base_offset < log_end;
+                if base_offset != log_end && !holds_start {
                     // Something between was lost: only a new subscription closes the gap.
                     self.subscribe(effects);
                     return FrameVerdict::Ignore;
@@ -194,5 +198,44 @@ impl Follower {
             leader_epoch: self.leader_epoch,
             subscription: self.subscription,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_without_records_may_begin_inside_a_batch() {
+        let o = Offset::saturating;
+        let (leader, epoch) = (BrokerId(1), LeaderEpoch::saturating(3));
+        let mut effects = Vec::new();
+        let mut follower = Follower::new(Some(leader), epoch, 0);
+        follower.on_link_up(leader, &mut effects);
+        let frame = |follower: &Follower| FrameFacts {
+            leader_epoch: epoch,
+            subscription: follower.subscription(),
+            high_watermark: o(20),
+            log_start_offset: o(15),
+            kind: FrameKind::Data {
+                base_offset: o(10),
+                next_offset: o(20),
+                batch_epoch: epoch,
+            },
+        };
+        let marks = |start| LogMarks {
+            log_start_offset: o(start),
+            flushed_offset: o(15),
+            log_end_offset: o(15),
+        };
+        let now = MonotonicMs(0);
+        effects.clear();
+        let facts = frame(&follower);
+        let verdict = follower.on_frame(now, &facts, marks(15), &[], &mut effects);
+        assert_eq!((verdict, effects.len()), (FrameVerdict::Append, 0));
+        // One that has records does not continue there: it asks again.
+        let verdict = follower.on_frame(now, &facts, marks(12), &[], &mut effects);
+        assert_eq!(verdict, FrameVerdict::Ignore);
+        assert!(matches!(effects[..], [Effect::Subscribe { .. }]));
     }
 }

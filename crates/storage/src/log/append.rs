@@ -162,9 +162,10 @@ impl Log {
         };
         let (base_offset, last_offset) = (first.header.first_offset(), last.header.last_offset());
         if base_offset < self.log_end_offset() {
-            self.begin_below(base_offset)?;
+            self.append_below(base_offset, &placed, now)?;
+        } else {
+            self.append_placed(&placed, now)?;
         }
-        self.append_placed(&placed, now)?;
         Ok(Appended {
             base_offset,
             last_offset,
@@ -173,23 +174,48 @@ impl Log {
         })
     }
 
-    /// Whether the log is empty and its start lies inside this batch: DeleteRecords may have moved
-    /// the leader's log start there.
+    /// Whether the log has no batch and its start lies inside this one: DeleteRecords may have
+    /// moved the leader's log start there.
     fn begins_with(&self, header: &BatchHeader) -> bool {
         let start = self.log_start_offset;
-        start == self.log_end_offset()
+        self.sealed.is_empty()
+            && self.active.end().position == 0
+            && start == self.log_end_offset()
             && header.first_offset() < start
             && header.last_offset() >= start
     }
 
-    /// Starts the empty log at the base of a batch that holds its start, which stays.
-    fn begin_below(&mut self, base_offset: Offset) -> Result<(), AppendError> {
-        let start = self.log_start_offset;
-        self.truncate_fully_and_start_at(base_offset)
-            .map_err(append_error)?;
+    /// Appends to a new first segment that begins below the log start, which stays. The empty
+    /// segment goes once the batches are in: if they do not fit, the log is what it was.
+    fn append_below(
+        &mut self,
+        base_offset: Offset,
+        placed: &[Placed],
+        now: WallClockMs,
+    ) -> Result<(), AppendError> {
+        self.write_floor(base_offset).map_err(append_error)?;
+        let below = ActiveSegment::create(&self.state, &self.dir, base_offset, now)?;
+        self.dir_changes += 1;
+        let empty = std::mem::replace(&mut self.active, below);
+        // No flush that began before speaks of what is written now.
+        self.enter_new_generation();
+        let (start, flushed) = (self.log_start_offset, self.flushed_offset);
+        self.flushed_offset = base_offset;
+        let appended = self.append_placed(placed, now);
         self.log_start_offset = start;
+        let unused = if appended.is_ok() {
+            self.mark.set(base_offset);
+            empty.base_offset()
+        } else {
+            self.flushed_offset = flushed;
+            self.active = empty;
+            self.detached = false;
+            base_offset
+        };
+        self.publish_segments();
         self.publish_log_start_offset();
-        Ok(())
+        self.remove_segment(unused)?;
+        appended
     }
 
     /// Writes batches whose places are fixed, rolling where they need it.

@@ -165,7 +165,7 @@ impl Log {
     }
 
     /// From now on nothing that was begun before counts.
-    fn enter_new_generation(&mut self) {
+    pub(super) fn enter_new_generation(&mut self) {
         self.generation += 1;
         self.derived.enter_generation(self.generation);
         for dropped in self.pending_snapshots.drain(..) {
@@ -173,7 +173,7 @@ impl Log {
         }
     }
 
-    fn remove_segment(&self, base_offset: Offset) -> Result<(), DiskError> {
+    pub(super) fn remove_segment(&self, base_offset: Offset) -> Result<(), DiskError> {
         for suffix in [
             names::LOG,
             names::OFFSET_INDEX,
@@ -214,7 +214,7 @@ impl Log {
 
     /// Says on disk that from `offset` on nothing is known to be durable, if a checkpoint may say
     /// otherwise.
-    fn write_floor(&mut self, offset: Offset) -> Result<(), LogError> {
+    pub(super) fn write_floor(&mut self, offset: Offset) -> Result<(), LogError> {
         if self.flushed_offset <= offset {
             // No checkpoint says more than what was flushed. This is the way out of a full disk.
             return Ok(());

@@ -7,6 +7,7 @@ use ottla_types::{MonotonicMs, WallClockMs};
 use super::support::{
     NOW, Rig, batch, batch_at, config, epoch, id, idempotent, idempotent_at, offset,
 };
+use crate::testing::Faults;
 use crate::{AppendError, LogConfig, SequenceVerdict};
 
 #[test]
@@ -179,6 +180,50 @@ fn a_follower_may_start_inside_a_batch() {
     assert_eq!(follower.log.log_start_offset(), offset(15));
     assert_eq!(follower.log.log_end_offset(), offset(20));
     assert_eq!(follower.contents(), [b.bytes]);
+}
+
+#[test]
+fn s7_a_start_inside_a_batch_that_does_not_fit_changes_nothing() {
+    let mut leader = Rig::new(config());
+    leader.append("a", 10);
+    let first = leader.append("b", 10).bytes;
+    let more: Vec<Bytes> = (0..8)
+        .map(|n| leader.append(&format!("{n}"), 9).bytes)
+        .collect();
+    let all: Bytes = [&[first.clone()], &more[..]].concat().concat().into();
+    for space in 0..2500 {
+        let mut follower = Rig::new(config());
+        follower
+            .log
+            .truncate_fully_and_start_at(offset(15))
+            .unwrap();
+        follower.files.set_faults(Faults {
+            space_left: Some(space),
+            ..Faults::default()
+        });
+        let before = follower.log.generation();
+        let answer = follower.log.append_as_follower(all.clone(), NOW);
+        follower.files.set_faults(Faults::default());
+        if let Err(error) = answer {
+            assert!(matches!(error, AppendError::NoSpace), "{space}: {error}");
+            assert_eq!(follower.log.log_end_offset(), offset(15), "{space}");
+            assert_eq!(follower.log.log_start_offset(), offset(15), "{space}");
+            assert!(follower.contents().is_empty() && !follower.dir.failed());
+            follower.log.append_as_follower(all.clone(), NOW).unwrap();
+        }
+        assert!(follower.log.generation() > before, "R-3");
+        assert!(follower.log.flushed_offset() <= offset(10));
+        let expected: Vec<Bytes> = [first.clone()].into_iter().chain(more.clone()).collect();
+        assert_eq!(follower.contents(), expected, "{space}");
+        assert_eq!(follower.log.log_start_offset(), offset(15));
+        follower.flush();
+        let end = follower.log.log_end_offset();
+        follower.checkpoint();
+        let follower = follower.power_cut(space);
+        assert_eq!(follower.contents(), expected, "{space}");
+        assert_eq!(follower.log.log_end_offset(), end);
+        assert!(!follower.recovery.damaged_below_durable, "{space}");
+    }
 }
 
 #[test]
