@@ -105,7 +105,7 @@ pub enum ProduceError {
     /// Written here, not known to be replicated: it may yet become durable.
     #[error("leadership ended before the append was replicated")]
     OutcomeUnknown,
-    /// Nothing was written: too much is waiting already.
+    /// Nothing was written: too much is waiting already, or too many files are open.
     #[error("the admission budget is spent")]
     Throttled,
     /// Nothing was written: the batch does not fit a segment.

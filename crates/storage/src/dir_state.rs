@@ -17,11 +17,13 @@ use parking_lot::Mutex;
 use ottla_types::{Offset, PartitionIndex};
 
 use crate::error::DiskError;
-use crate::files::{Access, Files, is_no_space, write_bytes_at};
+use crate::files::{Access, Files, is_no_space, is_too_many_files, write_bytes_at};
 use crate::names;
 
 /// `EIO` of Linux.
 const EIO: i32 = 5;
+/// `EROFS`: what a file system becomes whose device fails.
+const EROFS: i32 = 30;
 
 /// How far one open log is flushed, for whoever writes checkpoints.
 #[derive(Debug)]
@@ -112,6 +114,9 @@ impl DirState {
             if is_no_space(&source) {
                 return DiskError::NoSpace;
             }
+            if is_too_many_files(&source) {
+                return DiskError::TooManyFiles;
+            }
             self.fail(operation, path, &source);
             DiskError::Io {
                 operation,
@@ -122,7 +127,8 @@ impl DirState {
     }
 
     /// Judges the answer to a sync: any error fails the directory, a full disk too, because
-    /// nothing is known of what is durable (S-6, B-18).
+    /// nothing is known of what is durable (S-6, B-18). Not so where there was no sync, because
+    /// what was to be synced could not be opened.
     pub(crate) fn synced<T>(
         &self,
         operation: &'static str,
@@ -130,6 +136,9 @@ impl DirState {
         answer: io::Result<T>,
     ) -> Result<T, DiskError> {
         answer.map_err(|source| {
+            if is_too_many_files(&source) {
+                return DiskError::TooManyFiles;
+            }
             self.fail(operation, path, &source);
             DiskError::Io {
                 operation,
@@ -150,6 +159,9 @@ impl DirState {
             if is_no_space(&source) {
                 return DiskError::NoSpace;
             }
+            if is_too_many_files(&source) {
+                return DiskError::TooManyFiles;
+            }
             self.note_read_error(path, &source);
             DiskError::Io {
                 operation,
@@ -161,7 +173,7 @@ impl DirState {
 
     /// Fails the directory if a read failed because the device did.
     pub(crate) fn note_read_error(&self, path: &Path, error: &io::Error) {
-        if error.raw_os_error() == Some(EIO) {
+        if matches!(error.raw_os_error(), Some(EIO | EROFS)) {
             self.fail("read", path, error);
         }
     }

@@ -12,6 +12,9 @@ pub enum DiskError {
     /// Full. Nothing changed, and a retry works once there is space (S-7).
     #[error("no space is left in the log directory")]
     NoSpace,
+    /// No file can be opened now. Nothing changed, and a retry works once others were closed.
+    #[error("too many files are open")]
+    TooManyFiles,
     /// An earlier error made the whole directory unusable in this process (S-6).
     #[error("the log directory failed earlier")]
     DirectoryFailed,
@@ -33,7 +36,7 @@ impl DiskError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            DiskError::NoSpace => true,
+            DiskError::NoSpace | DiskError::TooManyFiles => true,
             DiskError::DirectoryFailed | DiskError::Io { .. } => false,
         }
     }
@@ -45,6 +48,9 @@ pub enum AppendError {
     /// The disk is full; the log ends at its last whole batch and is well (S-7).
     #[error("no space is left in the log directory")]
     NoSpace,
+    /// No file can be opened now; the log is well.
+    #[error("too many files are open")]
+    TooManyFiles,
     /// The log directory is failed, now or earlier (S-6).
     #[error("the log directory is failed")]
     Io(#[source] DiskError),
@@ -84,6 +90,7 @@ impl From<DiskError> for AppendError {
     fn from(error: DiskError) -> AppendError {
         match error {
             DiskError::NoSpace => AppendError::NoSpace,
+            DiskError::TooManyFiles => AppendError::TooManyFiles,
             error @ (DiskError::DirectoryFailed | DiskError::Io { .. }) => AppendError::Io(error),
         }
     }

@@ -143,6 +143,16 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
     )
 }
 
+/// Whether `error` means that no file can be opened just now: an answer to an open only, which has
+/// changed nothing.
+pub(crate) fn is_too_many_files(error: &io::Error) -> bool {
+    /// `EMFILE` and `ENFILE` of Linux.
+    const NUMBERS: [i32; 2] = [24, 23];
+    error
+        .raw_os_error()
+        .is_some_and(|number| NUMBERS.contains(&number))
+}
+
 /// Writes all of `slices` at `position`.
 pub(crate) fn write_all_at(
     file: &dyn File,

@@ -28,6 +28,8 @@ pub struct Faults {
     pub fail_writes: bool,
     /// Every read fails.
     pub fail_reads: bool,
+    /// No file can be opened or created, nor a directory for its sync.
+    pub fail_opens: bool,
     /// A write takes a part of what it is given.
     pub short_writes: bool,
     /// After so many calls that change something, the power is off.

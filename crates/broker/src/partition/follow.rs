@@ -120,6 +120,10 @@ impl Partition {
     fn on_append_failed(&mut self, env: &Env, now: Now, error: &AppendError) {
         match error {
             AppendError::NoSpace => self.on_no_space(env, now),
+            AppendError::TooManyFiles => {
+                warn!(topic = %self.topic, partition = %self.id.partition, %error, "append");
+                self.replica.back_off(now.at, NO_SPACE_BACK_OFF_MS);
+            }
             AppendError::Io(_) => self.fail(env, error),
             AppendError::Corrupt(_)
             | AppendError::BatchTooLarge { .. }

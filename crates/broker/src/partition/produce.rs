@@ -344,6 +344,7 @@ impl Partition {
 fn produce_error(error: &AppendError) -> ProduceError {
     match error {
         AppendError::NoSpace => ProduceError::NoSpace,
+        AppendError::TooManyFiles => ProduceError::Throttled,
         AppendError::Io(_) => ProduceError::Storage,
         AppendError::BatchTooLarge { .. } => ProduceError::BatchTooLargeForSegment,
         AppendError::Corrupt(_)

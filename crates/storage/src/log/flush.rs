@@ -4,6 +4,7 @@
 //! flush covers everything appended before it began, so one sync answers all that came during the
 //! last one.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,8 +95,8 @@ impl FlushJob {
             self.state.synced("sync", &self.dir, file.sync())?;
         }
         match self.write_derived() {
-            // Derived files can wait for space.
-            Err(DiskError::NoSpace) => Ok(()),
+            // Derived files can wait.
+            Err(error) if error.is_transient() => Ok(()),
             answer => answer,
         }
     }
@@ -121,9 +122,13 @@ pub(super) fn sync_sealed(
     let path = |suffix| dir.join(names::segment_file(segment.base_offset, suffix));
     state.synced("sync", &path(names::LOG), segment.file.sync())?;
     for suffix in [names::OFFSET_INDEX, names::TIME_INDEX] {
-        // Gone if retention was faster, or if it could not be written.
-        if let Ok(file) = state.files.open(&path(suffix), Access::ReadWrite) {
-            state.synced("sync", &path(suffix), file.sync())?;
+        match state.files.open(&path(suffix), Access::ReadWrite) {
+            // Gone if retention was faster, or if it could not be written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => {
+                let file = state.read("open", &path(suffix), opened)?;
+                state.synced("sync", &path(suffix), file.sync())?;
+            }
         }
     }
     Ok(())

@@ -203,8 +203,8 @@ impl Log {
         self.epochs_version += 1;
         match self.derived.write_epochs(&self.pending_epochs()) {
             // Recovery compares the list with the batches; a later flush writes it.
-            Ok(()) | Err(DiskError::NoSpace) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if !error.is_transient() => return Err(error.into()),
+            Ok(()) | Err(_) => {}
         }
         self.state.sync_dir(&self.dir)?;
         self.dir_changes += 1;

@@ -13,6 +13,8 @@ use crate::files::{Access, DiskSpace, Entry, File, Files, Lock};
 
 /// `EIO` of Linux.
 const EIO: i32 = 5;
+/// `EMFILE` of Linux.
+const EMFILE: i32 = 24;
 /// `ENOSPC` of Linux.
 const ENOSPC: i32 = 28;
 
@@ -39,6 +41,9 @@ impl Drop for MemLock {
 impl Files for MemFiles {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut inner = self.inner.lock();
+        if inner.faults.fail_opens {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         let bytes = match inner.live.get(path) {
             Some(Node::File(bytes)) => Arc::clone(bytes),
             Some(Node::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
@@ -134,6 +139,9 @@ impl Files for MemFiles {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.step()?;
+        if inner.faults.fail_opens {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         inner.syncs += 1;
         if inner.faults.fail_syncs {
             return Err(io::Error::from_raw_os_error(EIO));

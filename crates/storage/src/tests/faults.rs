@@ -46,6 +46,44 @@ fn s7_a_full_disk_refuses_the_whole_append_and_heals() {
 }
 
 #[test]
+fn too_many_open_files_refuse_and_fail_nothing() {
+    let mut rig = Rig::new(config());
+    let mut all: Vec<Bytes> = (0..5)
+        .map(|n| rig.append(&format!("{n}"), 2).bytes)
+        .collect();
+    let faults = Faults {
+        fail_opens: true,
+        ..Faults::default()
+    };
+    rig.files.set_faults(faults.clone());
+    let batches = || (0..30).map(|n| batch(&format!("big {n}"), 3)).collect();
+    // It has to roll.
+    let error = rig
+        .log
+        .append_many_as_leader(batches(), epoch(1), NOW)
+        .unwrap_err();
+    assert!(matches!(error, AppendError::TooManyFiles), "{error:?}");
+    assert_eq!(rig.contents(), all);
+    rig.files.set_faults(Faults::default());
+    let appended = rig
+        .log
+        .append_many_as_leader(batches(), epoch(1), NOW)
+        .unwrap();
+    all.extend(appended.into_iter().map(|a| a.bytes));
+    // A flush that cannot open the directory or an index has synced nothing, and says so.
+    rig.files.set_faults(faults);
+    let done = rig.log.begin_flush().unwrap().run();
+    let error = rig.log.on_flushed(done).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(rig.log.flushed_offset(), offset(0));
+    assert!(!rig.dir.failed());
+    rig.files.set_faults(Faults::default());
+    rig.flush();
+    assert_eq!(rig.log.flushed_offset(), rig.log.log_end_offset());
+    assert_eq!(rig.power_cut(7).contents(), all);
+}
+
+#[test]
 fn p23_reads_go_on_while_the_disk_is_full() {
     let mut rig = Rig::new(config());
     let all: Vec<Bytes> = (0..20)
