@@ -16,6 +16,8 @@
 //!
 //! Start at [`GroupsHandle`] for what can be asked, at `owner.rs` for the task behind it.
 
+mod checkpoint;
+mod checkpoints;
 mod clock;
 mod config;
 mod confirm;

@@ -1,6 +1,6 @@
 //! The broker as the group coordinator sees it.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
@@ -32,6 +32,12 @@ impl OffsetsLog for BrokerHandle {
 
     fn replica_status(&self, id: PartitionId) -> Option<ReplicaStatus> {
         BrokerHandle::replica_status(self, id)
+    }
+
+    fn partition_dir(&self, id: PartitionId) -> Option<PathBuf> {
+        let topic = crate::groups::OFFSETS_TOPIC;
+        let name = format!("{topic}-{}", id.partition);
+        Some(self.shared.config.log_dir.join(name))
     }
 
     fn produce(

@@ -4,7 +4,7 @@
 //! records alone, but for the instants at which they were first seen here: those bound how early
 //! an offset may expire, without asking the wall clock (G-8, P-22).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use ottla_types::{LeaderEpoch, MonotonicMs, PartitionIndex, ProducerId, TopicId, WallClockMs};
 
@@ -39,6 +39,17 @@ impl CommittedOffset {
             expire_timestamp: value.expire_timestamp,
             topic_id: value.topic_id,
             seen_at: now,
+        }
+    }
+
+    fn value(&self) -> OffsetCommitValue {
+        OffsetCommitValue {
+            offset: self.offset,
+            leader_epoch: self.leader_epoch,
+            metadata: self.metadata.clone(),
+            commit_timestamp: self.commit_timestamp,
+            expire_timestamp: self.expire_timestamp,
+            topic_id: self.topic_id,
         }
     }
 
@@ -178,6 +189,44 @@ impl CommittedState {
     #[must_use]
     pub fn group(&self, group_id: &str) -> Option<&CommittedGroup> {
         self.groups.get(group_id)
+    }
+
+    /// What is stored of the first group after `after`, or of the first of all, as the records from
+    /// which another base can be built; with the group's id.
+    #[must_use]
+    pub fn records_after(&self, after: Option<&str>) -> Option<(&str, Vec<OffsetsRecord>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (from, Bound::Unbounded);
+        let (group_id, group) = self.groups.range::<str, _>(range).next()?;
+        let offsets = group.offsets.iter().flat_map(|(topic, partitions)| {
+            partitions
+                .iter()
+                .map(move |(partition, offset)| OffsetsRecord::Offset {
+                    group_id: group_id.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                    value: Some(offset.value()),
+                })
+        });
+        let metadata = group.metadata.as_ref();
+        let metadata = metadata.map(|(_, value)| OffsetsRecord::Group {
+            group_id: group_id.clone(),
+            value: Some(value.clone()),
+        });
+        Some((group_id, metadata.into_iter().chain(offsets).collect()))
+    }
+
+    /// Records of transactions that are still open, in the order in which they were written.
+    pub fn open_records(&self) -> impl Iterator<Item = (ProducerId, &OffsetsRecord)> {
+        self.open
+            .iter()
+            .flat_map(|(producer_id, records)| records.iter().map(|record| (*producer_id, record)))
+    }
+
+    /// How many groups are stored.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
     }
 
     /// Every stored group.

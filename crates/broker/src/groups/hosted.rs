@@ -12,6 +12,7 @@ use ottla_coordinator::{Coordinator, GroupError, GroupRules, Now, OffsetsRecord,
 use ottla_types::{LeaderEpoch, Offset, PartitionId};
 
 use super::{
+    checkpoint::{Checkpoint, Draft},
     confirm::Unconfirmed,
     tail::{Chunk, Entry, Position},
     write::Batch,
@@ -50,8 +51,16 @@ pub(super) struct Hosted {
     pub(super) id: PartitionId,
     pub(super) role: Role,
     pub(super) coordinator: Coordinator,
-    /// `None` until the replica is known.
+    /// `None` until the replica is known, and its checkpoint has been looked for.
     position: Option<Position>,
+    /// The log has shown that what was folded is its history.
+    fits_log: bool,
+    /// Its checkpoint is being read.
+    pub(super) is_reading: bool,
+    /// The checkpoint being made.
+    pub(super) draft: Option<Draft>,
+    /// Where the last one was begun.
+    checkpointed: Offset,
     writes: VecDeque<Write>,
     next_write: u64,
     progress: BTreeMap<PersistToken, Progress>,
@@ -70,6 +79,10 @@ impl Hosted {
             role: Role::Standby,
             coordinator: Coordinator::new(rules),
             position: None,
+            fits_log: false,
+            is_reading: false,
+            draft: None,
+            checkpointed: Offset::ZERO,
             writes: VecDeque::new(),
             next_write: 0,
             progress: BTreeMap::new(),
@@ -83,12 +96,60 @@ impl Hosted {
         self.position
     }
 
-    /// Begins at the start of the log, once it is known.
-    pub(super) fn begin(&mut self, log_start: Offset) {
-        self.position.get_or_insert(Position {
+    /// Begins at the start of the log.
+    fn begin(&mut self, log_start: Offset) {
+        self.position = Some(Position {
             offset: log_start,
             epoch: None,
         });
+        self.fits_log = true;
+        self.checkpointed = log_start;
+    }
+
+    /// Begins where the checkpoint ends, or at the start of the log. Whether the checkpoint is of
+    /// this log's history is seen with the first read.
+    pub(super) fn restore(
+        &mut self,
+        now: Now,
+        log_start: Offset,
+        log_end: Offset,
+        checkpoint: Option<Checkpoint>,
+    ) {
+        self.is_reading = false;
+        let in_log = |at: Offset| log_start <= at && at <= log_end;
+        match checkpoint.filter(|found| in_log(found.position.offset)) {
+            Some(checkpoint) => {
+                self.position = Some(checkpoint.position);
+                self.checkpointed = checkpoint.position.offset;
+                checkpoint.apply(now, &mut self.coordinator);
+            }
+            None => self.begin(log_start),
+        }
+    }
+
+    /// Whether all that was folded is known to be this log's history.
+    pub(super) fn fits_log(&self) -> bool {
+        self.fits_log
+    }
+
+    /// How many records a restart would replay.
+    pub(super) fn since_checkpoint(&self) -> i64 {
+        let position = self
+            .position
+            .map_or(Offset::ZERO, |position| position.offset);
+        position.since(self.checkpointed)
+    }
+
+    /// Begins a checkpoint of what is folded now; false if there is nothing to write down.
+    pub(super) fn begin_checkpoint(&mut self) -> bool {
+        let draft = self
+            .position
+            .and_then(|position| Draft::begin(self.id, position));
+        if let Some(draft) = &draft {
+            self.checkpointed = draft.offset;
+        }
+        self.draft = draft;
+        self.draft.is_some()
     }
 
     /// Forgets everything and reads the log anew.
@@ -119,6 +180,7 @@ impl Hosted {
 
     /// Folds what was read; chunks that are known already are skipped.
     pub(super) fn fold(&mut self, now: Now, chunks: Vec<Chunk>) {
+        self.fits_log = true; // Else the read would have said that it diverged.
         for chunk in chunks {
             let Some(position) = &mut self.position else {
                 return;

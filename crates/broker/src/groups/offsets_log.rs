@@ -1,6 +1,6 @@
 //! What hosted groups need of the broker around them.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use futures::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
@@ -26,6 +26,9 @@ pub trait OffsetsLog: Send + Sync + 'static {
 
     /// A local replica as last published; `None` if there is none here.
     fn replica_status(&self, id: PartitionId) -> Option<ReplicaStatus>;
+
+    /// Where the partition's files are, for a checkpoint of what was folded; `None` for nowhere.
+    fn partition_dir(&self, id: PartitionId) -> Option<PathBuf>;
 
     /// Appends batches. The order of calls is the order in each log; the future only waits, and
     /// ends no later than the deadline.

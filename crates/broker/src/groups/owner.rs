@@ -28,6 +28,7 @@ use crate::{Acks, ProduceEntry};
 
 use super::{
     GroupsConfig, OffsetsLog,
+    checkpoints::{CHECKPOINT_INTERVAL, DiskJob},
     clock::Clock,
     confirm::CONFIRMATION_WAIT,
     handle::Request,
@@ -85,9 +86,15 @@ pub(super) struct Owner {
     image_changes: watch::Receiver<u64>,
     appends: FuturesUnordered<Append>,
     confirmations: FuturesUnordered<BoxFuture<'static, Confirmation>>,
+    pub(super) disk_jobs: FuturesUnordered<BoxFuture<'static, DiskJob>>,
+    /// Some partition's checkpoint is being made.
+    pub(super) is_drafting: bool,
+    /// One is being written.
+    pub(super) is_writing: bool,
+    pub(super) next_checkpoint: Instant,
     tail: Option<Tail>,
     /// Something happened that may call for another read.
-    check_tail: bool,
+    pub(super) check_tail: bool,
     next_expiry: Instant,
     next_poll: Instant,
 }
@@ -97,6 +104,7 @@ enum Event {
     Image,
     Appended((PartitionId, u64, Result<Offset, GroupError>)),
     Confirmed(Confirmation),
+    Disk(DiskJob),
     Tailed(Vec<(PartitionId, Tailed)>),
     Requests(usize),
     Time,
@@ -127,6 +135,10 @@ impl Owner {
             image_changes,
             appends: FuturesUnordered::new(),
             confirmations: FuturesUnordered::new(),
+            disk_jobs: FuturesUnordered::new(),
+            is_drafting: false,
+            is_writing: false,
+            next_checkpoint: now + CHECKPOINT_INTERVAL,
             tail: None,
             check_tail: true,
             next_expiry: now + check,
@@ -146,6 +158,7 @@ impl Owner {
                     self.check_tail = true;
                 }
                 Event::Appended(appended) => self.on_appended(appended),
+                Event::Disk(job) => self.on_disk_job(job),
                 Event::Confirmed(confirmation) => self.on_confirmed(confirmation),
                 Event::Tailed(answers) => {
                     self.tail = None;
@@ -160,11 +173,13 @@ impl Owner {
             }
             self.on_time(wake);
             self.perform_effects();
+            self.advance_checkpoint();
             if std::mem::take(&mut self.check_tail) {
                 self.restart_tail();
             }
         }
         self.shut_down();
+        self.write_last_checkpoints().await;
     }
 
     async fn next_event(
@@ -178,6 +193,7 @@ impl Owner {
             image_changes,
             appends,
             confirmations,
+            disk_jobs,
             inbox,
             ..
         } = self;
@@ -196,6 +212,7 @@ impl Owner {
             },
             Some(appended) = appends.next() => Event::Appended(appended),
             Some(confirmation) = confirmations.next() => Event::Confirmed(confirmation),
+            Some(job) = disk_jobs.next() => Event::Disk(job),
             answers = tailed => Event::Tailed(answers),
             count = inbox.recv_many(requests, DRAIN_MAX) => Event::Requests(count),
             () = sleep_until(wake) => Event::Time,
@@ -203,13 +220,19 @@ impl Owner {
     }
 
     fn next_wake(&self) -> Instant {
+        if self.is_drafting {
+            return Instant::now();
+        }
         let groups = self
             .partitions
             .values()
             .filter_map(|h| h.coordinator.next_deadline())
             .min();
         let groups = groups.map(|at| self.clock.instant(at));
-        let first = self.next_poll.min(self.next_expiry);
+        let mut first = self.next_poll.min(self.next_expiry);
+        if !self.is_writing {
+            first = first.min(self.next_checkpoint);
+        }
         groups.map_or(first, |at| at.min(first))
     }
 
@@ -470,9 +493,13 @@ impl Owner {
     }
 
     fn shut_down(&mut self) {
-        for (_, mut hosted) in std::mem::take(&mut self.partitions) {
+        self.inbox.close();
+        while self.inbox.try_recv().is_ok() {} // Nobody who asks is left waiting.
+        let mut partitions = std::mem::take(&mut self.partitions);
+        for hosted in partitions.values_mut() {
             hosted.deactivate();
-            self.deliver_replies(&mut hosted);
+            self.deliver_replies(hosted);
         }
+        self.partitions = partitions;
     }
 }

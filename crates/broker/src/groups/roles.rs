@@ -62,14 +62,19 @@ impl Owner {
         }
     }
 
-    fn refresh_role(&mut self, index: PartitionIndex) {
+    pub(super) fn refresh_role(&mut self, index: PartitionIndex) {
         let Some(hosted) = self.partitions.get_mut(&index) else {
             return;
         };
         let status = self.log.replica_status(hosted.id);
-        if let Some(status) = &status {
-            hosted.begin(status.log_start_offset);
+        if status.is_some() && hosted.position().is_none() && !hosted.is_reading {
+            hosted.is_reading = true;
+            let id = hosted.id;
+            self.read_checkpoint(id);
         }
+        let Some(hosted) = self.partitions.get_mut(&index) else {
+            return;
+        };
         let leads = status
             .as_ref()
             .and_then(|status| leading_epoch(&self.image, hosted.id, self.broker_id, status));
@@ -175,10 +180,13 @@ fn leading_epoch(
     leads.then_some(record.leader_epoch)
 }
 
-/// Everything of earlier epochs is known to be committed, and folded (G-6).
+/// Everything of earlier epochs is known to be committed, and all that is committed is folded (G-6).
 fn is_loaded(hosted: &Hosted, status: &ReplicaStatus) -> bool {
     match (status.epoch_start_offset, hosted.position()) {
-        (Some(start), Some(position)) => status.high_watermark >= start && position.offset >= start,
+        (Some(start), Some(position)) => {
+            let committed = status.high_watermark;
+            hosted.fits_log() && committed >= start && position.offset >= committed
+        }
         _ => false,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::watch,
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use ottla_metadata::{
     BrokerRecord, Command, CreateTopic, CreatedTopic, Image, Outcome, PartitionRecord, Record,
 };
-use ottla_records::stamp;
+use ottla_records::{BatchHeader, stamp};
 use ottla_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, PartitionId, PartitionIndex,
     TopicId,
@@ -63,6 +64,10 @@ struct State {
     /// A broker that has heard of nothing since then: it believes in this image.
     paused: Option<(BrokerId, Arc<Image>)>,
     produced_batches: usize,
+    /// Batches read by standbys and loading coordinators.
+    read_batches: usize,
+    /// Where each broker's checkpoints go.
+    root: tempfile::TempDir,
 }
 
 /// The shared world.
@@ -94,6 +99,8 @@ impl Cluster {
                 followers_lag: false,
                 paused: None,
                 produced_batches: 0,
+                read_batches: 0,
+                root: tempfile::tempdir().unwrap(),
             }),
             index: watch::Sender::new(0),
             moved: watch::Sender::new(0),
@@ -239,6 +246,22 @@ impl Cluster {
         self.lock().produced_batches
     }
 
+    /// Gives every record another history: the same offsets in an epoch of their own.
+    pub(super) fn rewrite_logs(&self, epoch: LeaderEpoch) {
+        for log in self.lock().logs.values_mut() {
+            for (base, _, batch) in &mut log.batches {
+                let mut bytes = BytesMut::from(&batch[..]);
+                stamp(&mut bytes, *base, epoch);
+                *batch = bytes.freeze();
+            }
+        }
+    }
+
+    /// How many batches were read since the last call.
+    pub(super) fn take_read_batches(&self) -> usize {
+        std::mem::take(&mut self.lock().read_batches)
+    }
+
     pub(super) fn host(self: &Arc<Self>, broker_id: BrokerId) -> Groups {
         let config = GroupsConfig {
             initial_rebalance_delay_ms: 0,
@@ -324,7 +347,8 @@ impl FakeLog {
     }
 
     fn read(&self, request: &FetchRequest) -> (Vec<FetchAnswer>, bool) {
-        let state = self.cluster.lock();
+        let mut state = self.cluster.lock();
+        let mut read = 0;
         let mut any = false;
         let mut answers = Vec::new();
         for partition in &request.partitions {
@@ -333,12 +357,21 @@ impl FakeLog {
                 Some(log) => {
                     let high_watermark = log.known[&self.broker_id];
                     let mut bytes = Vec::new();
+                    // As the lineage of a real log: the epoch of the last record must be the same.
+                    let ends_here = log.batches.iter().find(|b| b.1 == partition.offset);
+                    let epoch = ends_here.and_then(|(_, _, batch)| {
+                        BatchHeader::parse(batch).unwrap().leader_epoch()
+                    });
+                    let foreign = partition
+                        .last_fetched_epoch
+                        .is_some_and(|asked| epoch != Some(asked));
                     for (_, next, batch) in &log.batches {
                         if *next > partition.offset && *next <= high_watermark {
                             bytes.extend_from_slice(batch);
+                            read += 1;
                         }
                     }
-                    any |= !bytes.is_empty();
+                    any |= !bytes.is_empty() || foreign;
                     let records = match bytes.is_empty() {
                         true => FetchedRecords::Empty,
                         false => FetchedRecords::Memory(bytes.into()),
@@ -348,7 +381,7 @@ impl FakeLog {
                         last_stable_offset: high_watermark,
                         log_start_offset: Offset::ZERO,
                         records,
-                        diverging: None,
+                        diverging: foreign.then_some((LeaderEpoch::ZERO, Offset::ZERO)),
                         aborted: Vec::new(),
                     })
                 }
@@ -359,6 +392,7 @@ impl FakeLog {
                 result,
             });
         }
+        state.read_batches += read;
         (answers, any)
     }
 }
@@ -397,6 +431,13 @@ impl OffsetsLog for FakeLog {
             size_bytes: 0,
             isr: BROKERS.to_vec(),
         })
+    }
+
+    fn partition_dir(&self, id: PartitionId) -> Option<PathBuf> {
+        let root = self.cluster.lock().root.path().to_owned();
+        let dir = root.join(format!("{}-{}", self.broker_id, id.partition));
+        std::fs::create_dir_all(&dir).unwrap();
+        Some(dir)
     }
 
     fn produce(

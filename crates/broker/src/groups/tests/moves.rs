@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
+use ottla_types::LeaderEpoch;
+
 use super::{client::*, cluster::*, hosting::*};
 use crate::groups::{GroupError, GroupState, Groups, GroupsHandle};
 
@@ -184,6 +186,38 @@ async fn a_paused_coordinator_grants_nothing() {
     assert_eq!(fetch(&second, "t", 0).await, Ok(Some(6)));
     for groups in groups {
         groups.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_broker_replays_the_tail_only_if_its_checkpoint_fits_the_log() {
+    let Two {
+        cluster,
+        groups: [one, two],
+        handles: [first, _],
+    } = two().await;
+    for offset in 0..150 {
+        let commits = (0..10).map(|partition| commit(&first, "t", partition, offset));
+        futures::future::join_all(commits).await;
+    }
+    let batches = cluster.produced_batches();
+    one.stop().await;
+    two.stop().await;
+    for rewritten in [false, true] {
+        if rewritten {
+            cluster.rewrite_logs(LeaderEpoch::saturating(77));
+        }
+        cluster.take_read_batches();
+        let restarted = cluster.host(BROKERS[0]);
+        let handle = restarted.handle();
+        assert_eq!(eventually(|| fetch(&handle, "t", 9)).await, Some(149));
+        let read = cluster.take_read_batches();
+        let expected = if rewritten { batches } else { 0 };
+        assert_eq!(
+            read, expected,
+            "of {batches} batches, rewritten: {rewritten}"
+        );
+        restarted.stop().await;
     }
 }
 
