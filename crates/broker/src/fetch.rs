@@ -78,12 +78,14 @@ impl BrokerHandle {
             .fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting {
             broker: self,
-            waiter: Arc::new(Waiter::default()),
+            waiter: Arc::new(Waiter::new(handles.len())),
         };
         loop {
             // Register first, look second: a move in between is not missed.
-            for handle in handles.iter().flatten() {
-                handle.register(&waiting.waiter);
+            for (slot, handle) in handles.iter().enumerate() {
+                if let Some(handle) = handle {
+                    handle.register(&waiting.waiter, slot);
+                }
             }
             let (answers, done) = self.look_and_read(&request, &handles).await;
             if done {

@@ -65,13 +65,32 @@ impl View {
 }
 
 /// Somebody who waits for records in one or more partitions.
-#[derive(Debug, Default)]
+///
+/// It stands in the list of a partition at most once, however often others wake it.
+#[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) notify: Notify,
     done: AtomicBool,
+    /// For each of its partitions, whether it stands in that one's list.
+    listed: Vec<AtomicBool>,
 }
 
 impl Waiter {
+    /// One that waits for so many partitions.
+    pub(crate) fn new(partitions: usize) -> Waiter {
+        Waiter {
+            notify: Notify::new(),
+            done: AtomicBool::new(false),
+            listed: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    /// Notes that it stands in this list, or does not; what was noted before.
+    fn set_listed(&self, slot: usize, listed: bool) -> bool {
+        let noted = self.listed.get(slot);
+        noted.is_some_and(|noted| noted.swap(listed, Ordering::SeqCst))
+    }
+
     /// The waiter has its answer; entries that name it are dead.
     pub(crate) fn finish(&self) {
         self.done.store(true, Ordering::Relaxed);
@@ -83,7 +102,8 @@ pub(crate) struct PartitionHandle {
     pub(crate) id: PartitionId,
     pub(crate) topic: Arc<str>,
     pub(crate) view: ArcSwap<View>,
-    waiters: Mutex<Vec<Arc<Waiter>>>,
+    /// Who waits, and which of its partitions this one is.
+    waiters: Mutex<Vec<(Arc<Waiter>, usize)>>,
     has_waiters: AtomicBool,
 }
 
@@ -98,13 +118,17 @@ impl PartitionHandle {
         }
     }
 
-    /// Wakes `waiter` at the next publication that moves what can be read.
-    pub(crate) fn register(&self, waiter: &Arc<Waiter>) {
+    /// Wakes `waiter` at the next publication that moves what can be read; this is its partition
+    /// number `slot`.
+    pub(crate) fn register(&self, waiter: &Arc<Waiter>, slot: usize) {
+        if waiter.set_listed(slot, true) {
+            return;
+        }
         let mut waiters = self.waiters.lock();
         if waiters.len() >= 16 {
-            waiters.retain(|waiter| !waiter.done.load(Ordering::Relaxed));
+            waiters.retain(|(waiter, _)| !waiter.done.load(Ordering::Relaxed));
         }
-        waiters.push(Arc::clone(waiter));
+        waiters.push((Arc::clone(waiter), slot));
         self.has_waiters.store(true, Ordering::SeqCst);
     }
 
@@ -118,7 +142,9 @@ impl PartitionHandle {
             self.has_waiters.store(false, Ordering::SeqCst);
             std::mem::take(&mut *waiters)
         };
-        for waiter in waiters {
+        for (waiter, slot) in waiters {
+            // Before it is notified: it registers again before it looks again.
+            waiter.set_listed(slot, false);
             waiter.notify.notify_one();
         }
     }
@@ -160,5 +186,52 @@ impl PartitionRegistry {
             }
             next
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_types::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    fn handle(partition: i32) -> PartitionHandle {
+        let view = View {
+            role: ReplicaRole::Leader,
+            failed: false,
+            leader: None,
+            leader_epoch: LeaderEpoch::ZERO,
+            epoch_start_offset: None,
+            log_start_offset: Offset::ZERO,
+            high_watermark: Offset::ZERO,
+            log_end_offset: Offset::ZERO,
+            flushed_offset: Offset::ZERO,
+            size_bytes: 0,
+            epochs: Arc::from([]),
+            isr: Arc::from([]),
+            replica_count: 1,
+            min_isr: 1,
+            reader: None,
+        };
+        let id = PartitionId {
+            topic_id: TopicId::new(uuid::Uuid::from_u128(1)).unwrap(),
+            partition: PartitionIndex(partition),
+        };
+        PartitionHandle::new(id, Arc::from("t"), view)
+    }
+
+    #[tokio::test]
+    async fn a_busy_partition_does_not_fill_the_list_of_a_quiet_one() {
+        let (busy, quiet) = (handle(0), handle(1));
+        let waiter = Arc::new(Waiter::new(2));
+        for _ in 0..100 {
+            busy.register(&waiter, 0);
+            quiet.register(&waiter, 1);
+            busy.wake();
+            waiter.notify.notified().await;
+        }
+        assert_eq!(quiet.waiters.lock().len(), 1, "X-12");
+        quiet.wake();
+        waiter.notify.notified().await;
     }
 }
