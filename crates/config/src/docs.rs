@@ -24,9 +24,12 @@ environment, then the file, then the default.
 - Topic keys are set per topic when it is created or with `kafka-configs`; where a topic sets none,
   the broker key behind it counts: set for one broker, for all brokers, in the file, or its default.
 - Which listener speaks what: those named in `controller.listener.names` speak to controllers, the
-  one in `inter.broker.listener.name` replicates, all others serve Kafka clients. If that key is
-  unset, or names a listener that clients use (the only one, or one named after a protocol such as
-  PLAINTEXT), replication listens on port 9094 of the same host.
+  one in `inter.broker.listener.name` replicates and nothing else, all others serve Kafka clients.
+  If that key is unset, or names a listener that clients use too, that listener serves clients and
+  replication listens on port 9094 of the same host. As Kafka's files go, clients use the only one,
+  those named after a protocol (PLAINTEXT, PLAINTEXT_HOST, …) and those with INTERNAL or INSIDE in
+  their name; one on port 9094 is kept for replication whatever its name. The log says at start what
+  was made of it.
 
 A complete file for node 1 of 3:
 

@@ -10,6 +10,9 @@ use crate::{error::ConfigError, key::split_list, load::StaticConfig, server::Rol
 /// Where replication listens if no listener is kept for it.
 pub const DEFAULT_REPLICATION_PORT: u16 = 9094;
 
+/// Name of the listener that replication gets where none is kept for it.
+const REPLICATION: &str = "REPLICATION";
+
 const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 
 /// One address to listen on, and what others are told of it.
@@ -273,13 +276,16 @@ impl Keys<'_> {
             },
             None => None,
         };
-        // A listener under a protocol's name, or the only one, is where clients connect: that is
-        // how most of Kafka's files look.
-        let kept_for_replication = |position: &usize| {
-            others.len() > 1 && !PROTOCOLS.contains(&others[*position].name.as_str())
-        };
+        let kept_for_replication =
+            |position: &usize| others.len() > 1 && !is_shared_with_clients(&others[*position]);
         if let Some(position) = position.filter(kept_for_replication) {
             let listener = others.remove(position);
+            if !listener.name.starts_with(REPLICATION) {
+                notes.push(format!(
+                    "{KEY}={}: this listener is for replication only, clients cannot use it",
+                    listener.name
+                ));
+            }
             if listener.advertised.is_none() {
                 let reason = format!("{} is not in advertised.listeners", listener.name);
                 return Err(self.error(KEY, reason));
@@ -311,7 +317,7 @@ impl Keys<'_> {
             "{why}: replication listens on port {port} of {host}"
         ));
         Ok(Listener {
-            name: "REPLICATION".to_owned(),
+            name: REPLICATION.to_owned(),
             host: beside.host.clone(),
             port,
             advertised: Some((host.clone(), port)),
@@ -348,6 +354,16 @@ impl Keys<'_> {
         })?;
         Ok(Some(address))
     }
+}
+
+/// Whether clients connect there too, going by how Kafka's files name such listeners: after a
+/// protocol (PLAINTEXT, PLAINTEXT_HOST), or INTERNAL and INSIDE for the clients of the same network.
+/// One at the port that replication would get instead is kept for it.
+fn is_shared_with_clients(listener: &Listener) -> bool {
+    let name = listener.name.as_str();
+    let after_protocol = PROTOCOLS.iter().any(|protocol| name.starts_with(protocol));
+    let inside = name.contains("INTERNAL") || name.contains("INSIDE");
+    (after_protocol || inside) && listener.port != DEFAULT_REPLICATION_PORT
 }
 
 /// Two hosts of which one is every interface, or which are the same.

@@ -87,6 +87,42 @@ fn a_client_listener_under_another_name_stays_one_if_it_is_the_only_one() {
 }
 
 #[test]
+fn a_listener_that_kafkas_files_share_with_clients_stays_theirs() {
+    let file = |inter_broker: &str, port: u16| {
+        load(&[
+            &format!("listeners={inter_broker}://:{port},EXTERNAL://:9092,CONTROLLER://:9093"),
+            &format!(
+                "listener.security.protocol.map={inter_broker}:PLAINTEXT,EXTERNAL:PLAINTEXT,\
+                 CONTROLLER:PLAINTEXT"
+            ),
+            &format!(
+                "advertised.listeners={inter_broker}://kafka:{port},EXTERNAL://localhost:9092"
+            ),
+            &format!("inter.broker.listener.name={inter_broker}"),
+        ])
+        .unwrap()
+    };
+    for name in [
+        "INTERNAL",
+        "INSIDE",
+        "LISTENER_DOCKER_INTERNAL",
+        "PLAINTEXT_HOST",
+    ] {
+        let (listeners, notes) = file(name, 29092);
+        assert_eq!(listeners.clients.len(), 2, "{name}");
+        let replication = listeners.replication.unwrap();
+        assert_eq!(replication.advertised, Some(("kafka".to_owned(), 9094)));
+        assert!(notes[0].contains("9094"), "{notes:?}");
+    }
+    for (name, port) in [("BROKER", 9091), ("INTERNAL", 9094)] {
+        let (listeners, notes) = file(name, port);
+        assert_eq!(listeners.clients.len(), 1, "{name}");
+        assert_eq!(listeners.replication.unwrap().port, port);
+        assert!(notes[0].contains("clients cannot use it"), "{notes:?}");
+    }
+}
+
+#[test]
 fn an_unset_host_is_advertised_as_this_machine_and_a_wildcard_is_not() {
     let (listeners, _) = load(&["listeners=PLAINTEXT://:9092,CONTROLLER://:9093"]).unwrap();
     assert_eq!(
