@@ -134,6 +134,14 @@ impl BrokerHandle {
         fetchers.is_some_and(|fetchers| fetchers.is_suspect(broker))
     }
 
+    /// Whether some partition here follows `broker`: only then does [`BrokerHandle::is_suspect`]
+    /// have anything to go by.
+    #[must_use]
+    pub fn follows(&self, broker: BrokerId) -> bool {
+        let fetchers = self.shared.fetchers.upgrade();
+        fetchers.is_some_and(|fetchers| fetchers.follows(broker))
+    }
+
     /// Whether this replica leads and takes appends.
     #[must_use]
     pub fn leads(&self, id: PartitionId) -> bool {

@@ -200,6 +200,14 @@ impl Fetchers {
         })
     }
 
+    /// Whether some partition here follows `leader`: only then can it become suspect.
+    pub(crate) fn follows(&self, leader: BrokerId) -> bool {
+        let links = self.links.lock();
+        links
+            .get(&leader)
+            .is_some_and(|link| link.wanted.load(Ordering::SeqCst) > 0)
+    }
+
     /// Sends a subscription; lost if the stream is down, and made anew when it is up.
     pub(crate) fn subscribe(&self, leader: BrokerId, subscribe: Subscribe) {
         self.send(leader, |outbound| outbound.subscribes.push(subscribe));

@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and their leaders, from this broker's own image.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -36,10 +36,9 @@ const ELECTION_WAIT: Duration = Duration::from_millis(500);
 const SUSPICION_POLL: Duration = Duration::from_millis(20);
 
 pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    if request
-        .topics
-        .as_ref()
-        .is_none_or(|asked| !asked.is_empty())
+    if leaders(&cx.image(), &request, cx.version())
+        .iter()
+        .any(|leader| cx.broker().follows(*leader))
     {
         tokio::time::sleep(NOTICE).await;
         let _ = tokio::time::timeout(ELECTION_WAIT, no_suspect_leads(cx, &request)).await;
@@ -74,26 +73,35 @@ async fn no_suspect_leads(cx: &RequestContext, request: &MetadataRequest) {
         changes.mark_unchanged();
         let image = cx.image();
         let suspects = suspects(cx, &image);
-        let asked = |topic: &TopicImage| {
-            request.topics.as_ref().is_none_or(|asked| {
-                asked.iter().any(|asked| {
-                    asked.topic_id == topic.topic_id.uuid()
-                        || asked
-                            .name
-                            .as_ref()
-                            .is_some_and(|name| name.as_str() == topic.name)
-                })
-            })
-        };
-        let leads = |topic: &TopicImage| {
-            let mut leaders = topic.partitions.values().filter_map(|state| state.leader);
-            leaders.any(|leader| suspects.contains(&leader))
-        };
-        let mut topics = image.topics.values();
-        if suspects.is_empty() || !topics.any(|topic| leads(topic) && asked(topic)) {
+        if suspects.is_empty() {
+            return;
+        }
+        let leaders = leaders(&image, request, cx.version());
+        if !suspects.iter().any(|suspect| leaders.contains(suspect)) {
             return;
         }
         let _ = tokio::time::timeout(SUSPICION_POLL, changes.changed()).await;
+    }
+}
+
+/// Who leads what is asked about.
+fn leaders(image: &Image, request: &MetadataRequest, version: i16) -> BTreeSet<BrokerId> {
+    let leaders_of = |topic: &Arc<TopicImage>| -> Vec<BrokerId> {
+        let states = topic.partitions.values();
+        states.filter_map(|state| state.leader).collect()
+    };
+    match &request.topics {
+        Some(asked) if version > 0 || !asked.is_empty() => {
+            let topics = asked.iter().filter_map(|asked| {
+                match (TopicId::new(asked.topic_id), &asked.name) {
+                    (Some(id), _) => image.topics.get(&id),
+                    (None, Some(name)) => image.topic(name),
+                    (None, None) => None,
+                }
+            });
+            topics.flat_map(leaders_of).collect()
+        }
+        Some(_) | None => image.topics.values().flat_map(leaders_of).collect(),
     }
 }
 
@@ -290,6 +298,34 @@ mod tests {
             partition_epoch: PartitionEpoch::ZERO,
             recovering: false,
         }
+    }
+
+    #[test]
+    fn only_leaders_of_what_is_asked_about_are_waited_for() {
+        let mut image = image_of_brokers(3, &[]);
+        for (number, leader) in [(1, Some(1)), (2, Some(2)), (3, None)] {
+            let topic = TopicImage {
+                topic_id: TopicId::new(Uuid::from_u128(number)).unwrap(),
+                name: format!("t{number}"),
+                partitions: [(PartitionIndex(0), state(leader))].into(),
+            };
+            image.topic_ids.insert(topic.name.clone(), topic.topic_id);
+            image.topics.insert(topic.topic_id, Arc::new(topic));
+        }
+        let asked = |names: Option<&[&str]>, version| {
+            let topics = names.map(|names| {
+                let name = |name: &&str| TopicName((*name).to_owned().into());
+                let topic = |asked| MetadataRequestTopic::default().with_name(Some(name(asked)));
+                names.iter().map(topic).collect()
+            });
+            let request = MetadataRequest::default().with_topics(topics);
+            let leaders = leaders(&image, &request, version);
+            leaders.into_iter().map(BrokerId::get).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(None, 12), [1, 2]);
+        assert_eq!(asked(Some(&[]), 12), [0; 0]);
+        assert_eq!(asked(Some(&[]), 0), [1, 2], "all, in the oldest version");
+        assert_eq!(asked(Some(&["t2", "t3", "none"]), 12), [2]);
     }
 
     #[test]
