@@ -12,6 +12,8 @@
 //!   flight, and nothing is read while more than `unsent_bytes_max` wait to be written.
 //! * Nothing is read, admitted or kept past the deadlines of [`ConnectionSettings`].
 
+mod room;
+
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
@@ -26,7 +28,6 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -38,8 +39,10 @@ use crate::{
     outbox::{FileSlice, Outbox},
 };
 
-/// Unit of the budget of bytes in flight over all connections.
-pub(crate) const BUDGET_UNIT_BYTES: usize = 1024;
+use room::{Arriving, Room, Waiting};
+
+pub(crate) use room::Budget;
+
 /// Room made for the next request when the last one was small.
 const READ_BYTES_MIN: usize = 16 * 1024;
 /// Room made for the next request when the last one was large.
@@ -112,18 +115,17 @@ pub(crate) enum Closed {
 struct InFlight<F> {
     answer: BoxFuture<'static, Answer<F>>,
     bytes: usize,
-    /// Its part of the budget of all connections, if there is one.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Its part of the budget of all connections.
+    _room: Room,
 }
-
-type Room = Option<OwnedSemaphorePermit>;
 
 /// Where the next request stands.
 enum Intake<F> {
     /// In the socket.
     Reading,
-    /// Here, but the budget of all connections is spent: the socket is not read.
-    AwaitingRoom(BytesMut, BoxFuture<'static, Room>),
+    /// Here, in part or whole, but the budget of all connections is spent: the socket is not read
+    ///
+    AwaitingRoom(Option<BytesMut>, Waiting),
     /// With the service.
     Admitting(
         usize,
@@ -140,7 +142,7 @@ pub(crate) struct Connection<S: Service> {
     service: S,
     settings: ConnectionSettings,
     metrics: Arc<GatewayMetrics>,
-    budget: Option<Arc<Semaphore>>,
+    arriving: Arriving,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     inbox: BytesMut,
     last_frame_bytes: usize,
@@ -158,7 +160,7 @@ impl<S: Service> Connection<S> {
         service: S,
         settings: ConnectionSettings,
         metrics: Arc<GatewayMetrics>,
-        budget: Option<Arc<Semaphore>>,
+        budget: Option<Budget>,
         shutdown: CancellationToken,
     ) -> Connection<S> {
         let now = Instant::now();
@@ -168,7 +170,7 @@ impl<S: Service> Connection<S> {
             service,
             settings,
             metrics,
-            budget,
+            arriving: Arriving::new(budget),
             shutdown: Box::pin(shutdown.cancelled_owned()),
             inbox: BytesMut::new(),
             last_frame_bytes: 0,
@@ -228,6 +230,7 @@ impl<S: Service> Connection<S> {
     fn end_intake(&mut self, closed: Closed) {
         self.intake = Intake::Ended(closed);
         self.inbox = BytesMut::new();
+        self.arriving.take();
         self.timer
             .as_mut()
             .reset(Instant::now() + self.settings.drain_limit);
@@ -248,16 +251,19 @@ impl<S: Service> Connection<S> {
                 Intake::Ended(_) => false,
                 Intake::AwaitingRoom(frame, room) => match room.as_mut().poll(cx) {
                     Poll::Ready(room) => {
-                        let frame = std::mem::take(frame);
+                        let frame = frame.take();
                         self.intake = Intake::Reading;
-                        self.call(frame, room)?;
+                        self.arriving.add(room);
+                        if let Some(frame) = frame {
+                            self.call(frame)?;
+                        }
                         true
                     }
                     Poll::Pending => false,
                 },
                 Intake::Admitting(bytes, room, admission) => match admission.as_mut().poll(cx) {
                     Poll::Ready(answer) => {
-                        let (bytes, room) = (*bytes, room.take());
+                        let (bytes, room) = (*bytes, std::mem::take(room));
                         self.intake = Intake::Reading;
                         self.admitted(answer, bytes, room);
                         true
@@ -279,13 +285,24 @@ impl<S: Service> Connection<S> {
         match next_frame(&mut self.inbox, self.settings.frame_bytes_max)? {
             Frame::Whole(frame) => {
                 self.last_frame_bytes = frame.len();
-                match self.take_room(frame.len()) {
-                    Ok(room) => self.call(frame, room)?,
-                    Err(room) => self.intake = Intake::AwaitingRoom(frame, room),
+                match self.arriving.complete(frame.len()) {
+                    Ok(()) => self.call(frame)?,
+                    Err(room) => self.intake = Intake::AwaitingRoom(Some(frame), room),
                 }
                 Ok(true)
             }
-            Frame::Partial { reserve_bytes } => self.poll_read(cx, reserve_bytes),
+            Frame::Partial { reserve_bytes } if self.inbox.is_empty() => {
+                self.poll_read(cx, reserve_bytes)
+            }
+            Frame::Partial { reserve_bytes } => {
+                match self.arriving.grow(self.inbox.len() + reserve_bytes) {
+                    Ok(()) => self.poll_read(cx, reserve_bytes),
+                    Err(room) => {
+                        self.intake = Intake::AwaitingRoom(None, room);
+                        Ok(true)
+                    }
+                }
+            }
         }
     }
 
@@ -329,23 +346,8 @@ impl<S: Service> Connection<S> {
         Ok(true)
     }
 
-    fn take_room(&self, bytes: usize) -> Result<Room, BoxFuture<'static, Room>> {
-        let Some(budget) = &self.budget else {
-            return Ok(None);
-        };
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
-        match Arc::clone(budget).try_acquire_many_owned(units) {
-            Ok(room) => Ok(Some(room)),
-            Err(_) => {
-                let budget = Arc::clone(budget);
-                Err(Box::pin(async move {
-                    budget.acquire_many_owned(units).await.ok()
-                }))
-            }
-        }
-    }
-
-    fn call(&mut self, frame: BytesMut, room: Room) -> Result<(), Closed> {
+    fn call(&mut self, frame: BytesMut) -> Result<(), Closed> {
+        let room = self.arriving.take();
         let bytes = frame.len();
         match self.service.call(frame) {
             Call::Admitted(answer) => self.admitted(answer, bytes, room),

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -20,7 +17,7 @@ use crate::{
     GatewayConfig,
     auto_create::AutoCreate,
     config_layers::DynamicLayers,
-    connection::{BUDGET_UNIT_BYTES, Closed, Connection, ConnectionSettings},
+    connection::{Budget, Closed, Connection, ConnectionSettings},
     context::{Peer, Shared},
     fetch_session::FetchSessions,
     handlers::Handlers,
@@ -102,19 +99,18 @@ impl Gateway {
 }
 
 /// The budget of request bytes over all connections; large enough for any one request.
-fn budget(network: &NetworkConfig) -> Option<Arc<Semaphore>> {
+fn budget(network: &NetworkConfig) -> Option<Budget> {
     let bytes = network
         .queued_max_request_bytes?
         .max(network.socket_request_max_bytes);
-    let units = (bytes / BUDGET_UNIT_BYTES + 1).min(Semaphore::MAX_PERMITS);
-    Some(Arc::new(Semaphore::new(units)))
+    Some(Budget::new(bytes))
 }
 
 struct Accept {
     listener: String,
     shared: Arc<Shared>,
     counts: Arc<ConnectionCounts>,
-    budget: Option<Arc<Semaphore>>,
+    budget: Option<Budget>,
     shutdown: CancellationToken,
 }
 

@@ -81,7 +81,7 @@ fn settings() -> ConnectionSettings {
     }
 }
 
-async fn rig(settings: ConnectionSettings, budget: Option<Arc<Semaphore>>) -> Rig {
+async fn rig(settings: ConnectionSettings, budget: Option<Budget>) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -173,20 +173,62 @@ async fn the_next_request_waits_for_the_admission_of_the_one_before() {
 
 #[tokio::test]
 async fn a_spent_budget_stops_the_reading_until_something_is_answered() {
-    let budget = Arc::new(Semaphore::new(2));
-    let mut rig = rig(settings(), Some(Arc::clone(&budget))).await;
+    let budget = Budget::new(1024);
+    let mut rig = rig(settings(), Some(budget.clone())).await;
     rig.send(&[b'w'; 1500]).await;
     rig.send(b"2").await;
     rig.calls_reach(1).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(
-        (rig.calls.load(Relaxed), budget.available_permits()),
-        (1, 0)
-    );
+    assert_eq!((rig.calls.load(Relaxed), budget.available_bytes()), (1, 0));
     rig.gate.notify_one();
     assert_eq!(rig.receive().await.len(), 1500);
     assert_eq!(rig.receive().await, b"2");
-    assert_eq!(budget.available_permits(), 2);
+    assert_eq!(budget.available_bytes(), 2048);
+}
+
+/// frames that are still coming in count too, and cannot block each other.
+#[tokio::test]
+async fn unfinished_frames_are_bounded_by_the_budget_and_finish_one_after_another() {
+    const FRAME_BYTES: usize = 900 << 10;
+    let budget = Budget::new(1 << 20);
+    let mut rigs = Vec::new();
+    for _ in 0..4 {
+        rigs.push(rig(settings(), Some(budget.clone())).await);
+    }
+    // All but the last byte of each: more than the budget, so not all of it is read.
+    let mut rests = Vec::new();
+    for Rig { client, .. } in &mut rigs {
+        let mut frame = BytesMut::new();
+        frame.put_u32(u32::try_from(FRAME_BYTES).unwrap());
+        frame.resize(4 + FRAME_BYTES, b'f');
+        let rest = frame.split_off(200 << 10);
+        client.write_all(&frame).await.unwrap();
+        rests.push(rest);
+    }
+    let (mut half, deadline) = (0, Instant::now() + Duration::from_secs(5));
+    while half < 2 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        half = (1 << 20) / budget.available_bytes().max(1);
+    }
+    assert!(
+        half >= 2,
+        "what has come in counts: {}",
+        budget.available_bytes()
+    );
+    let finish = rigs.iter_mut().zip(rests).map(|(rig, rest)| async move {
+        let (mut read, mut write) = rig.client.split();
+        let echoed = async {
+            let mut body = vec![0; 4 + FRAME_BYTES];
+            read.read_exact(&mut body).await.unwrap();
+        };
+        let (written, ()) = tokio::join!(write.write_all(&rest), echoed);
+        written.unwrap();
+    });
+    let all = futures::future::join_all(finish);
+    tokio::time::timeout(Duration::from_secs(10), all)
+        .await
+        .expect("they do not wait for each other");
+    assert_eq!(budget.available_bytes(), (1 << 20) + 1024);
 }
 
 #[tokio::test]
