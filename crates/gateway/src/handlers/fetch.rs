@@ -76,14 +76,15 @@ async fn respond(cx: &RequestContext, request: FetchRequest) -> FetchResponse<Fi
         session_epoch: request.session_epoch,
         by_topic_id: cx.version() >= 13,
     };
+    let by_id = session.by_topic_id;
     let reader = match reader(cx, &request) {
         Ok(reader) => reader,
         Err(code) => return failed(code),
     };
     let (limits, wanted, forgotten) = (
         Limits::of(cx, &request),
-        wanted(&request),
-        forgotten(&request),
+        wanted(&request, by_id),
+        forgotten(&request, by_id),
     );
     let sessions = &cx.shared.sessions;
     let begun = match sessions.begin(session, wanted, &forgotten, cx.arrived) {
@@ -154,18 +155,19 @@ impl Limits {
     }
 }
 
-fn topic_key(name: &TopicName, id: Uuid) -> TopicKey {
-    if id.is_nil() {
-        TopicKey::Name(name.0.clone())
-    } else {
+/// As this version names topics, and as its answer must: an id of zero is an unknown id.
+fn topic_key(by_id: bool, name: &TopicName, id: Uuid) -> TopicKey {
+    if by_id {
         TopicKey::Id(id)
+    } else {
+        TopicKey::Name(name.0.clone())
     }
 }
 
-fn wanted(request: &FetchRequest) -> Vec<(PartitionKey, Wanted)> {
+fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
     let partitions = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| {
-            let topic = topic_key(&topic.topic, topic.topic_id);
+            let topic = topic_key(by_id, &topic.topic, topic.topic_id);
             let wanted = Wanted {
                 fetch_offset: partition.fetch_offset,
                 max_bytes: partition.partition_max_bytes,
@@ -184,10 +186,10 @@ fn wanted(request: &FetchRequest) -> Vec<(PartitionKey, Wanted)> {
     partitions.collect()
 }
 
-fn forgotten(request: &FetchRequest) -> Vec<PartitionKey> {
+fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<PartitionKey> {
     let partitions = request.forgotten_topics_data.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| PartitionKey {
-            topic: topic_key(&topic.topic, topic.topic_id),
+            topic: topic_key(by_id, &topic.topic, topic.topic_id),
             partition: *partition,
         })
     });
@@ -382,5 +384,24 @@ fn answer(
         session_id,
         topics,
         node_endpoints,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_wire::messages::fetch_request::{FetchPartition, FetchTopic};
+
+    use super::*;
+
+    #[test]
+    fn an_id_of_zero_is_an_unknown_id_and_never_a_name() {
+        let topic = FetchTopic::default().with_partitions(vec![FetchPartition::default()]);
+        let request = FetchRequest::default().with_topics(vec![topic]);
+        let (key, _) = wanted(&request, true).remove(0);
+        assert_eq!(key.topic, TopicKey::Id(Uuid::nil()));
+        let found = find(&Image::default(), &key);
+        assert_eq!(found, Err(ErrorCode::UnknownTopicId));
+        let (key, _) = wanted(&request, false).remove(0);
+        assert!(matches!(key.topic, TopicKey::Name(_)));
     }
 }
