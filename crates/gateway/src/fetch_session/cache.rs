@@ -12,6 +12,9 @@ use super::{
 
 /// A session that was not used for so long gives way to a new one.
 const EVICTION_AGE: Duration = Duration::from_secs(120);
+/// Most partitions of one session: as many as one request can list. A client cannot make us remember
+/// more by adding to a session request by request.
+const PARTITIONS_MAX: usize = 250_000;
 /// The epoch of a request that wants no session.
 const FINAL_EPOCH: i32 = -1;
 /// The epoch of a request that wants a new session.
@@ -108,6 +111,10 @@ impl FetchSessions {
             return Err(SessionError::TopicIds);
         }
         session.update(&partitions, forgotten);
+        if session.len() > PARTITIONS_MAX {
+            sessions.remove(&session_id);
+            return Err(SessionError::NotFound);
+        }
         if session.is_empty() {
             sessions.remove(&session_id);
             return Ok(Begun {

@@ -201,3 +201,25 @@ async fn the_epoch_wraps_to_one() {
     session.advance_epoch();
     assert_eq!(session.next_epoch, 1);
 }
+
+#[test]
+fn a_session_does_not_grow_without_end() {
+    let sessions = FetchSessions::new(1);
+    let now = Instant::now();
+    let part = |from: i32| -> Vec<(PartitionKey, Wanted)> {
+        (from..from + 100_000)
+            .map(|p| (key(p), wanted(0)))
+            .collect()
+    };
+    let begun = sessions.begin(request(0, 0), part(0), &[], now).unwrap();
+    let news = vec![told(0); begun.partitions.len()];
+    let (id, _) = sessions.end(&begun, &news, now, ids()).unwrap();
+    assert!(
+        sessions
+            .begin(request(id, 1), part(100_000), &[], now)
+            .is_ok()
+    );
+    let grown = sessions.begin(request(id, 2), part(200_000), &[], now);
+    assert_eq!(grown.unwrap_err(), SessionError::NotFound, "X-12");
+    assert_eq!(sessions.len(), 0);
+}
