@@ -16,12 +16,16 @@ impl Group {
         if self.state == GroupState::Dead {
             return Err(GroupError::CoordinatorNotAvailable);
         }
+        let before = self.members.len();
         let answers: Vec<_> = leaving
             .iter()
             .map(|member| self.leave_one(member, out))
             .collect();
-        if answers.iter().any(Result::is_ok) && self.state != GroupState::Empty {
+        if self.members.len() < before {
             self.rebalance_or_complete(now, rules, out);
+        } else {
+            // One whose id was never used leaves nobody with less; a round may have waited for it.
+            self.complete_if_everybody_joined(now, out);
         }
         Ok(answers)
     }

@@ -403,3 +403,24 @@ fn a_stall_of_the_process_ends_no_session() {
     world.coordinator.on_time(world.now);
     assert_eq!(world.heartbeat(&joined[0]), Ok(()));
 }
+
+#[test]
+fn an_id_that_leaves_unused_disturbs_nobody() {
+    let mut world = World::new();
+    let joined = world.stable(&["a"]);
+    let token = world.join(&join_request("b"));
+    let Err(GroupError::MemberIdRequired { member_id }) = world.joined(token) else {
+        panic!()
+    };
+    let request = LeaveRequest {
+        group_id: GROUP.to_owned(),
+        members: vec![LeavingMember {
+            member_id: Some(member_id),
+            group_instance_id: None,
+        }],
+    };
+    let answer = world.coordinator.leave(world.now, &request);
+    assert_eq!(answer, Ok(vec![Ok(())]));
+    assert_eq!(state(&world), GroupState::Stable);
+    assert_eq!(world.heartbeat(&joined[0]), Ok(()));
+}
