@@ -17,6 +17,7 @@ use crate::{
 
 mod api_versions;
 mod configs;
+mod controller_call;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;

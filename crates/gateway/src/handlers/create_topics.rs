@@ -15,54 +15,42 @@ use ottla_wire::{
     },
 };
 
-use super::{CountErrors, configs::source, count};
-use crate::{
-    auto_create::fresh_topic_id, config_layers, context::RequestContext, error_code, topic_names,
+use super::{
+    CountErrors,
+    configs::source,
+    controller_call::{self, Call, Refusal, answers, named_twice, refuse},
+    count,
 };
+use crate::{auto_create::fresh_topic_id, config_layers, context::RequestContext, topic_names};
 
 /// Most partitions that one request may create, as in Kafka.
 const PARTITIONS_MAX: i64 = 10_000;
 /// "The broker's default".
 const DEFAULT: i32 = -1;
 
-type Refusal = (ErrorCode, String);
-
 pub(super) async fn handle(
     cx: &RequestContext,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let mut checked = check_all(cx, &request.topics);
-    let wanted: Vec<CreateTopic> = checked
-        .iter()
-        .filter_map(|checked| checked.as_ref().ok().cloned())
-        .collect();
-    let mut created = execute(cx, wanted, &request).await.into_iter();
+    let checked = check_all(cx, &request.topics);
+    let tried: Vec<CreateTopic> = checked.iter().flatten().cloned().collect();
+    let created = execute(cx, tried, &request).await;
     let rows = request
         .topics
         .iter()
-        .zip(checked.iter_mut())
-        .map(|(topic, checked)| {
+        .zip(answers(checked, created))
+        .map(|(topic, answer)| {
             let row = CreatableTopicResult::default().with_name(topic.name.clone());
-            let result = match checked {
-                Ok(wanted) => match created.next() {
-                    Some(Ok(created)) => return succeeded(cx, row, wanted, &created),
-                    Some(Err(refusal)) => refusal,
-                    None => (ErrorCode::UnknownServerError, String::new()),
-                },
-                Err(refusal) => refusal.clone(),
-            };
-            failed(row, result)
+            match answer {
+                Ok((wanted, created)) => succeeded(cx, row, &wanted, &created),
+                Err(refusal) => failed(row, refusal),
+            }
         });
     CreateTopicsResponse::default().with_topics(rows.collect())
 }
 
 fn check_all(cx: &RequestContext, topics: &[CreatableTopic]) -> Vec<Result<CreateTopic, Refusal>> {
-    let mut seen = BTreeSet::new();
-    let twice: BTreeSet<&str> = topics
-        .iter()
-        .map(|topic| topic.name.as_str())
-        .filter(|name| !seen.insert(*name))
-        .collect();
+    let twice = named_twice(topics.iter().map(|topic| topic.name.as_str()));
     let partitions: i64 = topics
         .iter()
         .map(|topic| match topic.assignments.len() {
@@ -84,10 +72,6 @@ fn check_all(cx: &RequestContext, topics: &[CreatableTopic]) -> Vec<Result<Creat
         check(cx, topic)
     };
     topics.iter().map(check).collect()
-}
-
-fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
-    Err((code, message.into()))
 }
 
 fn check(cx: &RequestContext, topic: &CreatableTopic) -> Result<CreateTopic, Refusal> {
@@ -192,37 +176,21 @@ async fn execute(
     topics: Vec<CreateTopic>,
     request: &CreateTopicsRequest,
 ) -> Vec<Result<CreatedTopic, Refusal>> {
-    if topics.is_empty() {
-        return Vec::new();
-    }
-    let asked = topics.len();
-    let all = |code: ErrorCode, message: String| vec![Err((code, message)); asked];
-    let deadline = cx.controller_deadline(request.timeout_ms);
-    let validate_only = request.validate_only;
-    let command = Command::CreateTopics {
-        topics,
-        validate_only,
-        live: BTreeSet::new(),
+    let call = Call {
+        items: topics.len(),
+        deadline: cx.controller_deadline(request.timeout_ms),
+        validate_only: request.validate_only,
+        command: Command::CreateTopics {
+            topics,
+            validate_only: request.validate_only,
+            live: BTreeSet::new(),
+        },
     };
-    match cx.broker().execute(command, deadline).await {
-        Ok((index, Outcome::CreatedTopics(results))) => {
-            if !validate_only {
-                // The creator finds its topic when it asks this broker next.
-                cx.broker().wait_for_image(index, deadline).await;
-            }
-            let refused = |error| (error_code::command(&error), error.to_string());
-            results
-                .into_iter()
-                .map(|result| result.map_err(refused))
-                .collect()
-        }
-        Ok((_, Outcome::Refused(error))) => all(error_code::command(&error), error.to_string()),
-        Ok((_, other)) => {
-            tracing::error!(?other, "outcome of another command");
-            all(ErrorCode::UnknownServerError, String::new())
-        }
-        Err(error) => all(error_code::controller(&error), error.to_string()),
-    }
+    controller_call::execute(cx, call, |outcome| match outcome {
+        Outcome::CreatedTopics(results) => Ok(results),
+        other => Err(other),
+    })
+    .await
 }
 
 fn succeeded(

@@ -12,10 +12,12 @@ use ottla_wire::{
     },
 };
 
-use super::{CountErrors, count};
-use crate::{context::RequestContext, error_code};
-
-type Refusal = (ErrorCode, String);
+use super::{
+    CountErrors,
+    controller_call::{Call, Refusal, answers, execute, named_twice, refuse},
+    count,
+};
+use crate::context::RequestContext;
 
 pub(super) async fn handle(
     cx: &RequestContext,
@@ -32,33 +34,39 @@ pub(super) async fn handle(
     let twice = duplicates(cx, &asked);
     let checked: Vec<Result<TopicRef, Refusal>> =
         asked.iter().map(|topic| check(cx, topic, &twice)).collect();
-    let wanted: Vec<DeleteTopic> = checked
+    let tried: Vec<DeleteTopic> = checked
         .iter()
-        .filter_map(|checked| checked.as_ref().ok().cloned())
-        .map(|topic| DeleteTopic { topic })
+        .flatten()
+        .map(|topic| DeleteTopic {
+            topic: topic.clone(),
+        })
         .collect();
-    let mut deleted = execute(cx, wanted, request.timeout_ms).await.into_iter();
-    let rows = asked.into_iter().zip(checked).map(|(topic, checked)| {
-        let result = match checked {
-            Ok(_) => deleted
-                .next()
-                .unwrap_or_else(|| Err((ErrorCode::UnknownServerError, String::new()))),
-            Err(refusal) => Err(refusal),
-        };
-        row(cx.version(), topic, result)
-    });
+    let call = Call {
+        items: tried.len(),
+        deadline: cx.controller_deadline(request.timeout_ms),
+        validate_only: false,
+        command: Command::DeleteTopics { topics: tried },
+    };
+    let deleted = execute(cx, call, |outcome| match outcome {
+        Outcome::DeletedTopics(results) => Ok(results),
+        other => Err(other),
+    })
+    .await;
+    let rows = asked
+        .into_iter()
+        .zip(answers(checked, deleted))
+        .map(|(topic, answer)| row(cx.version(), topic, answer.map(|(_, deleted)| deleted)));
     DeleteTopicsResponse::default().with_responses(rows.collect())
 }
 
 /// Topics named twice, be it once by name and once by id.
 fn duplicates(cx: &RequestContext, asked: &[DeleteTopicState]) -> BTreeSet<TopicId> {
     let image = cx.image();
-    let mut seen = BTreeSet::new();
     let ids = asked.iter().filter_map(|topic| match &topic.name {
         Some(name) => image.topic(name).map(|topic| topic.topic_id),
         None => TopicId::new(topic.topic_id),
     });
-    ids.filter(|id| !seen.insert(*id)).collect()
+    named_twice(ids)
 }
 
 fn check(
@@ -66,7 +74,6 @@ fn check(
     topic: &DeleteTopicState,
     twice: &BTreeSet<TopicId>,
 ) -> Result<TopicRef, Refusal> {
-    let refuse = |code: ErrorCode, message: &str| Err((code, message.to_owned()));
     if !cx.config().server.topics.delete_topic_enable {
         let code = if cx.version() < 3 {
             ErrorCode::InvalidRequest
@@ -91,39 +98,6 @@ fn check(
         return refuse(ErrorCode::InvalidRequest, "the topic is named twice");
     }
     Ok(topic_ref)
-}
-
-async fn execute(
-    cx: &RequestContext,
-    topics: Vec<DeleteTopic>,
-    timeout_ms: i32,
-) -> Vec<Result<(String, TopicId), Refusal>> {
-    if topics.is_empty() {
-        return Vec::new();
-    }
-    let asked = topics.len();
-    let all = |code: ErrorCode, message: String| vec![Err((code, message)); asked];
-    let deadline = cx.controller_deadline(timeout_ms);
-    match cx
-        .broker()
-        .execute(Command::DeleteTopics { topics }, deadline)
-        .await
-    {
-        Ok((index, Outcome::DeletedTopics(results))) => {
-            cx.broker().wait_for_image(index, deadline).await;
-            let refused = |error| (error_code::command(&error), error.to_string());
-            results
-                .into_iter()
-                .map(|result| result.map_err(refused))
-                .collect()
-        }
-        Ok((_, Outcome::Refused(error))) => all(error_code::command(&error), error.to_string()),
-        Ok((_, other)) => {
-            tracing::error!(?other, "outcome of another command");
-            all(ErrorCode::UnknownServerError, String::new())
-        }
-        Err(error) => all(error_code::controller(&error), error.to_string()),
-    }
 }
 
 fn row(

@@ -3,8 +3,6 @@
 //! Values are checked here, against the table of keys; the controller applies them to exact state.
 //! Resources succeed and fail alone, the keys of one resource together.
 
-use std::collections::BTreeSet;
-
 use ottla_config::{
     BrokerScope, Kind, broker_key, check_broker_config, check_broker_config_removal,
     check_topic_config, list_base, topic_key,
@@ -20,7 +18,12 @@ use ottla_wire::{
     },
 };
 
-use super::{CountErrors, configs::resource, count};
+use super::{
+    CountErrors,
+    configs::resource,
+    controller_call::{Call, Refusal, answers, execute, named_twice, refuse},
+    count,
+};
 use crate::{config_layers::DynamicLayers, context::RequestContext, error_code, topic_names};
 
 const SET: i8 = 0;
@@ -28,14 +31,12 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-type Refusal = (ErrorCode, String);
-
 pub(super) async fn handle(
     cx: &RequestContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let image = cx.image();
-    let twice = duplicates(&request.resources);
+    let twice = named_twice(request.resources.iter().map(key));
     let checked: Vec<Result<ConfigAlteration, Refusal>> = request
         .resources
         .iter()
@@ -44,32 +45,31 @@ pub(super) async fn handle(
             false => alteration(cx, &image, resource),
         })
         .collect();
-    let alterations: Vec<ConfigAlteration> = checked
-        .iter()
-        .filter_map(|checked| checked.as_ref().ok().cloned())
-        .collect();
-    let mut results = execute(cx, alterations, request.validate_only)
-        .await
-        .into_iter();
+    let alterations: Vec<ConfigAlteration> = checked.iter().flatten().cloned().collect();
+    let call = Call {
+        items: alterations.len(),
+        deadline: cx.default_deadline(),
+        validate_only: request.validate_only,
+        command: Command::AlterConfigs {
+            alterations,
+            validate_only: request.validate_only,
+        },
+    };
+    let altered = execute(cx, call, |outcome| match outcome {
+        Outcome::AlteredConfigs(results) => Ok(results),
+        other => Err(other),
+    })
+    .await;
     let rows = request
         .resources
         .iter()
-        .zip(checked)
-        .map(|(resource, checked)| {
-            let result = match checked {
-                Ok(_) => results.next().unwrap_or_else(|| {
-                    refuse(
-                        ErrorCode::UnknownServerError,
-                        "the controller gave no answer",
-                    )
-                }),
-                Err(refusal) => Err(refusal),
-            };
+        .zip(answers(checked, altered))
+        .map(|(resource, answer)| {
             let row = AlterConfigsResourceResponse::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match result {
-                Ok(()) => row,
+            match answer {
+                Ok(_) => row,
                 Err((code, message)) => row
                     .with_error_code(code.code())
                     .with_error_message(Some(message.into())),
@@ -78,56 +78,8 @@ pub(super) async fn handle(
     IncrementalAlterConfigsResponse::default().with_responses(rows.collect())
 }
 
-fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
-    Err((code, message.into()))
-}
-
-async fn execute(
-    cx: &RequestContext,
-    alterations: Vec<ConfigAlteration>,
-    validate_only: bool,
-) -> Vec<Result<(), Refusal>> {
-    if alterations.is_empty() {
-        return Vec::new();
-    }
-    let asked = alterations.len();
-    let all = |code: ErrorCode, message: String| vec![Err((code, message)); asked];
-    let deadline = cx.default_deadline();
-    let command = Command::AlterConfigs {
-        alterations,
-        validate_only,
-    };
-    match cx.broker().execute(command, deadline).await {
-        Ok((index, Outcome::AlteredConfigs(results))) => {
-            if !validate_only {
-                cx.broker().wait_for_image(index, deadline).await;
-            }
-            let refused = |error| (error_code::command(&error), error.to_string());
-            results
-                .into_iter()
-                .map(|result| result.map_err(refused))
-                .collect()
-        }
-        Ok((_, Outcome::Refused(error))) => all(error_code::command(&error), error.to_string()),
-        Ok((_, other)) => {
-            tracing::error!(?other, "outcome of another command");
-            all(ErrorCode::UnknownServerError, String::new())
-        }
-        Err(error) => all(error_code::controller(&error), error.to_string()),
-    }
-}
-
 fn key(resource: &AlterConfigsResource) -> (i8, &str) {
     (resource.resource_type, resource.resource_name.as_str())
-}
-
-fn duplicates(resources: &[AlterConfigsResource]) -> BTreeSet<(i8, &str)> {
-    let mut seen = BTreeSet::new();
-    resources
-        .iter()
-        .map(key)
-        .filter(|key| !seen.insert(*key))
-        .collect()
 }
 
 fn alteration(
@@ -135,12 +87,8 @@ fn alteration(
     image: &Image,
     asked: &AlterConfigsResource,
 ) -> Result<ConfigAlteration, Refusal> {
-    let mut seen = BTreeSet::new();
-    if asked
-        .configs
-        .iter()
-        .any(|config| !seen.insert(config.name.as_str()))
-    {
+    let names = asked.configs.iter().map(|config| config.name.as_str());
+    if !named_twice(names).is_empty() {
         return refuse(ErrorCode::InvalidRequest, "a key is named twice");
     }
     let resource = resource_of(image, asked)?;
