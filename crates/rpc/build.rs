@@ -2,9 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["raft.proto", "controller.proto", "replication.proto"];
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    println!("cargo:rerun-if-changed={}", root.display());
-    let descriptors = protox::compile(files, [&root])?;
+    // Relative to the package, as cargo runs this: one target directory may serve several clones,
+    // and a path of another clone must not be baked in.
+    let root = "../../proto";
+    println!("cargo:rerun-if-changed={root}");
+    let descriptors = protox::compile(files, [root])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -40,8 +40,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The root of the workspace, wherever cargo was started.
+/// The root of the workspace that cargo runs this for. Asked at run time: one target directory may
+/// serve several clones, and then the program was perhaps compiled in another.
 fn root() -> std::path::PathBuf {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = std::path::PathBuf::from(package.unwrap_or_else(|| ".".into()));
+    here.ancestors().nth(2).unwrap_or(&here).to_owned()
 }
