@@ -105,13 +105,13 @@ fn published_marks(shared: &Shared) -> Vec<PartitionMarks> {
             view.reader.as_ref()?;
             Some(PartitionMarks {
                 topic: handle.topic.to_string(),
-                partition: handle.id.partition,
+                id: handle.id,
                 recovery_point: view.flushed_offset,
                 log_start_offset: view.log_start_offset,
                 high_watermark: view.high_watermark,
             })
         })
         .collect();
-    marks.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    marks.sort_by(|a, b| (&a.topic, a.id).cmp(&(&b.topic, b.id)));
     marks
 }

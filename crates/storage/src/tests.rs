@@ -3,6 +3,7 @@
 mod support;
 
 mod append;
+mod damage;
 mod directory;
 mod faults;
 mod flush;

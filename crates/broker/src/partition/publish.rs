@@ -54,7 +54,7 @@ impl Partition {
         let log = self.log.as_ref()?;
         Some(PartitionMarks {
             topic: self.topic.to_string(),
-            partition: self.id.partition,
+            id: self.id,
             recovery_point: log.flushed_offset(),
             log_start_offset: log.log_start_offset(),
             high_watermark: self.replica.high_watermark(),

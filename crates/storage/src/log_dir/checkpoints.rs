@@ -4,9 +4,9 @@
 //! * A checkpoint is the old file or the new one, never a piece of either (S-4).
 //! * No mark of a deleted partition is read for a new one of its name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_types::{Offset, PartitionIndex};
+use ottla_types::{Offset, PartitionId, PartitionIndex, TopicId};
 
 use super::{LogDir, page_logs};
 use crate::checkpoint::{self, Offsets};
@@ -28,8 +28,8 @@ const CHECKPOINT_BYTES_MAX: usize = 256 << 20;
 pub struct PartitionMarks {
     /// The topic's name.
     pub topic: String,
-    /// The partition.
-    pub partition: PartitionIndex,
+    /// The partition, of the topic that had the name when the marks were collected.
+    pub id: PartitionId,
     /// Everything below is durable.
     pub recovery_point: Offset,
     /// First offset that can be read.
@@ -49,6 +49,8 @@ pub(super) struct Checkpoints {
     /// Logs whose high watermark above may be beyond what was flushed.
     pub(super) page_logs: BTreeSet<Key>,
     page_logs_on_disk: BTreeSet<Key>,
+    /// Whose logs they are: marks of another topic id were collected before a deletion.
+    pub(super) owners: BTreeMap<Key, TopicId>,
     /// Logs that this process opened before: what it did not close, it left unclean.
     pub(super) opened: BTreeSet<Key>,
     /// Deleted partitions whose marks the files on disk may still have: a new partition of that
@@ -68,6 +70,7 @@ impl Checkpoints {
             }),
         };
         Ok(Checkpoints {
+            owners: BTreeMap::new(),
             opened: BTreeSet::new(),
             stale_on_disk: BTreeSet::new(),
             recovery_points: read_checkpoint(state, RECOVERY_POINTS)?,
@@ -80,7 +83,7 @@ impl Checkpoints {
 
     /// Takes over the marks of one log, `clamped` to what it knows to be flushed.
     fn put(&mut self, mark: &PartitionMarks, clamped: ClampedMarks) {
-        let key = (mark.topic.clone(), mark.partition);
+        let key = (mark.topic.clone(), mark.id.partition);
         match clamped.counts_flushed_only {
             Some(true) => {
                 self.page_logs.remove(&key);
@@ -107,14 +110,14 @@ impl LogDir {
         let mut checkpoints = self.checkpoints.lock();
         let serial = self.state.checkpoint_begins();
         for mark in marks {
-            let key = (mark.topic.clone(), mark.partition);
-            if checkpoints.stale_on_disk.contains(&key) {
+            let key = (mark.topic.clone(), mark.id.partition);
+            if checkpoints.owners.get(&key) != Some(&mark.id.topic_id) {
                 // Collected before the partition was deleted.
                 continue;
             }
             let clamped = self.state.clamp_marks(
                 &mark.topic,
-                mark.partition,
+                mark.id.partition,
                 mark.recovery_point,
                 mark.high_watermark,
             );
@@ -172,6 +175,7 @@ impl LogDir {
         checkpoints.log_starts.remove(key);
         checkpoints.high_watermarks.remove(key);
         checkpoints.page_logs.remove(key);
+        checkpoints.owners.remove(key);
     }
 }
 

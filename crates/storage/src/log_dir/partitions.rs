@@ -99,6 +99,7 @@ impl LogDir {
                 high_watermark_is_durable: !checkpoints.page_logs.contains(&key),
                 durable_floor: None,
             };
+            checkpoints.owners.insert(key.clone(), id.topic_id);
             (marks, checkpoints.opened.insert(key))
         };
         OpenLog {

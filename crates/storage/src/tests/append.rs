@@ -190,7 +190,10 @@ fn s7_a_start_inside_a_batch_that_does_not_fit_changes_nothing() {
     let more: Vec<Bytes> = (0..8)
         .map(|n| leader.append(&format!("{n}"), 9).bytes)
         .collect();
-    let all: Bytes = [&[first.clone()], &more[..]].concat().concat().into();
+    let all: Bytes = [std::slice::from_ref(&first), &more[..]]
+        .concat()
+        .concat()
+        .into();
     for space in 0..2500 {
         let mut follower = Rig::new(config());
         follower

@@ -136,7 +136,7 @@ impl Rig {
     pub(super) fn marks(&self, high_watermark: Offset) -> PartitionMarks {
         PartitionMarks {
             topic: TOPIC.to_owned(),
-            partition: PartitionIndex(0),
+            id: id(),
             recovery_point: self.log.flushed_offset(),
             log_start_offset: self.log.log_start_offset(),
             high_watermark,
@@ -156,7 +156,7 @@ impl Rig {
         self.log.close().unwrap();
         let marks = PartitionMarks {
             topic: TOPIC.to_owned(),
-            partition: PartitionIndex(0),
+            id: id(),
             recovery_point: log_end,
             log_start_offset: log_start,
             high_watermark: log_end,
@@ -203,4 +203,17 @@ pub(super) fn read_all(log: &Log) -> Result<Vec<Bytes>, ReadError> {
 
 pub(super) fn segment_path(dir: &Path, base: i64, suffix: &str) -> PathBuf {
     dir.join(crate::names::segment_file(offset(base), suffix))
+}
+
+/// Appends `count` batches, a new epoch every eight.
+pub(super) fn fill(rig: &mut Rig, count: i32) -> Vec<Bytes> {
+    (0..count)
+        .map(|n| {
+            let batch = batch(&format!("batch {n}"), 2);
+            rig.log
+                .append_as_leader(batch, epoch(n / 8), NOW)
+                .unwrap()
+                .bytes
+        })
+        .collect()
 }
