@@ -36,6 +36,9 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: u64,
     /// How many idempotent producers are remembered; beyond, the longest silent are forgotten.
     pub producer_ids_max: usize,
+    /// After so many appended bytes a flush takes a snapshot of the producers along, so that the
+    /// next start replays no more than that (S-12).
+    pub producer_snapshot_bytes: u64,
     /// How long files of deleted segments stay on disk, for readers that still hold them.
     pub file_delete_delay_ms: u64,
 }
@@ -58,6 +61,7 @@ impl Default for LogConfig {
             timestamp_type: TimestampType::CreateTime,
             producer_id_expiration_ms: DAY_MS,
             producer_ids_max: 100_000,
+            producer_snapshot_bytes: 64 << 20,
             file_delete_delay_ms: 60_000,
         }
     }

@@ -18,13 +18,14 @@ use ottla_types::Offset;
 use crate::dir_state::DirState;
 use crate::error::DiskError;
 use crate::names;
+use crate::producer_snapshot;
+use crate::producers::Producers;
 
-/// Producer state at an offset, encoded, waiting to be written.
+/// Producer state at an offset, waiting to be encoded and written.
 #[derive(Clone, Debug)]
 pub(crate) struct PendingSnapshot {
     pub(crate) offset: Offset,
-    pub(crate) kafka: Vec<u8>,
-    pub(crate) producers: Vec<u8>,
+    pub(crate) producers: Producers,
 }
 
 /// An epoch list, encoded, waiting to be written.
@@ -82,15 +83,16 @@ impl DerivedFiles {
         generation: u64,
         snapshot: &PendingSnapshot,
     ) -> Result<(), DiskError> {
+        let kafka = producer_snapshot::encode_kafka(&snapshot.producers);
+        let ours = producer_snapshot::encode(&snapshot.producers);
         let written = self.written.lock();
         if written.generation != generation {
             return Ok(());
         }
         let path = |suffix| self.dir.join(names::segment_file(snapshot.offset, suffix));
-        self.state
-            .replace_file(&path(names::PRODUCERS), &snapshot.producers)?;
-        self.state
-            .replace_file(&path(names::SNAPSHOT), &snapshot.kafka)
+        // Not synced: acknowledgements wait for this, and one that is torn fails its checksum.
+        self.state.replace_derived(&path(names::PRODUCERS), &ours)?;
+        self.state.replace_derived(&path(names::SNAPSHOT), &kafka)
     }
 
     /// Removes the snapshot of an offset.

@@ -181,6 +181,16 @@ impl DirState {
     /// Puts `bytes` into `path`: all of them or, after a crash, what was there before. The caller
     /// syncs the directory.
     pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+        self.replace(path, bytes, true)
+    }
+
+    /// As [`DirState::replace_file`], but after a power cut the file may be torn: for what has a
+    /// checksum and can be had from elsewhere.
+    pub(crate) fn replace_derived(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+        self.replace(path, bytes, false)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), DiskError> {
         self.refuse_if_failed()?;
         let serial = self.temporary.fetch_add(1, Ordering::Relaxed);
         let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -193,7 +203,9 @@ impl DirState {
                 self.files.open(&temporary, Access::Replace),
             )?;
             self.written("write", &temporary, write_bytes_at(&*file, bytes, 0))?;
-            self.synced("sync", &temporary, file.sync())?;
+            if sync {
+                self.synced("sync", &temporary, file.sync())?;
+            }
             self.written("rename", path, self.files.rename(&temporary, path))
         })();
         if written.is_err() {

@@ -43,6 +43,9 @@ pub use retention::DeletedSegment;
 /// Snapshots waiting to be written; older ones are dropped, the newest says the most.
 const PENDING_SNAPSHOTS_MAX: usize = 4;
 
+/// A snapshot may not be larger than this part of what was appended since the last one.
+const SNAPSHOT_SHARE: u64 = 16;
+
 /// One partition's log. It has one owner, who alone changes it; others read through
 /// [`Log::reader`].
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub struct Log {
     dir_changes: u64,
     dir_synced: u64,
     pending_snapshots: Vec<PendingSnapshot>,
+    /// Appended since the newest snapshot: what the next start would replay.
+    unsnapshotted_bytes: u64,
     /// Offsets with a snapshot on disk, or on its way there.
     snapshots: BTreeSet<Offset>,
     /// The recovery floor is on disk, and may go once a checkpoint later than this one is there.
@@ -223,6 +228,7 @@ impl Log {
     /// only what follows.
     pub fn write_producer_snapshot(&mut self) {
         let offset = self.log_end_offset();
+        self.unsnapshotted_bytes = 0;
         if !self.snapshots.insert(offset) {
             return;
         }
@@ -230,7 +236,7 @@ impl Log {
             let dropped = self.pending_snapshots.remove(0);
             self.snapshots.remove(&dropped.offset);
         }
-        self.pending_snapshots.push(self.encode_snapshot());
+        self.pending_snapshots.push(self.snapshot());
     }
 
     /// Damage that recovery found was told to the controller, and the replica is whole again: the
@@ -260,7 +266,7 @@ impl Log {
         self.epochs_version += 1;
         let epochs = self.pending_epochs();
         self.derived.write_epochs(&epochs)?;
-        let snapshot = self.encode_snapshot();
+        let snapshot = self.snapshot();
         self.derived.write_snapshot(self.generation, &snapshot)?;
         self.state.sync_dir(&self.dir)?;
         self.mark.set(self.log_end_offset());
@@ -282,12 +288,18 @@ impl Log {
         }
     }
 
-    fn encode_snapshot(&self) -> PendingSnapshot {
+    fn snapshot(&self) -> PendingSnapshot {
         PendingSnapshot {
             offset: self.log_end_offset(),
-            kafka: producer_snapshot::encode_kafka(&self.producers),
-            producers: producer_snapshot::encode(&self.producers),
+            producers: self.producers.clone(),
         }
+    }
+
+    /// Whether so much was appended since the newest snapshot that another is worth its bytes.
+    fn snapshot_is_due(&self) -> bool {
+        let size_bytes = producer_snapshot::size_bytes(&self.producers);
+        let worth_it = size_bytes.saturating_mul(SNAPSHOT_SHARE);
+        self.unsnapshotted_bytes >= self.config.producer_snapshot_bytes.max(worth_it)
     }
 
     /// Shows readers the current list of segments.

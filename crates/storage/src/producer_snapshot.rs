@@ -4,7 +4,7 @@
 
 use bytes::{Buf, BufMut};
 
-use crate::producers::{Producer, Producers, WrittenBatch};
+use crate::producers::{BATCHES_KEPT, Producer, Producers, WrittenBatch};
 
 /// Version of Kafka's file.
 const KAFKA_VERSION: i16 = 1;
@@ -18,6 +18,11 @@ const VERSION: u16 = 1;
 const ENTRY: usize = 31;
 /// Size of a batch in our file.
 const BATCH: usize = 24;
+
+/// About what both files take.
+pub(crate) fn size_bytes(producers: &Producers) -> u64 {
+    (producers.len() * (KAFKA_ENTRY + ENTRY + BATCHES_KEPT * BATCH)) as u64
+}
 
 /// Kafka's file.
 pub(crate) fn encode_kafka(producers: &Producers) -> Vec<u8> {

@@ -254,6 +254,7 @@ impl Log {
                 self.assign_epoch(epoch, header.first_offset());
             }
             self.producers.apply(header, *marker);
+            self.unsnapshotted_bytes += header.size_bytes() as u64;
             self.active.note(header, self.config.index_interval_bytes);
         }
         Ok(())

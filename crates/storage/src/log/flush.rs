@@ -157,6 +157,9 @@ impl Log {
         if !self.needs_flush() || self.detached || self.state.failed() {
             return None;
         }
+        if self.snapshot_is_due() {
+            self.write_producer_snapshot();
+        }
         let snapshots = std::mem::take(&mut self.pending_snapshots);
         let epochs = (!snapshots.is_empty()).then(|| self.pending_epochs());
         let (up_to, end) = (self.log_end_offset(), self.active.end());

@@ -49,6 +49,8 @@ pub struct Recovery {
     pub checkpoint_ahead: bool,
     /// Bytes whose CRC was checked.
     pub scanned_bytes: u64,
+    /// Bytes after the newest snapshot, whose batches were looked at for their producers.
+    pub replayed_bytes: u64,
     /// Segments whose indexes were built anew.
     pub indexes_rebuilt: usize,
 }
@@ -276,6 +278,7 @@ impl OpenLog {
             dir_changes: 0,
             dir_synced: 0,
             pending_snapshots: Vec::new(),
+            unsnapshotted_bytes: 0,
             snapshots,
             floor: None,
             detached: false,
@@ -283,6 +286,7 @@ impl OpenLog {
         // A checkpoint of this process is later than any floor found.
         log.floor = floor.then(|| log.state.checkpoints_begun());
         log.restore_derived(self.clean)?;
+        recovery.replayed_bytes = log.unsnapshotted_bytes;
         if !self.clean || !later.is_empty() || recovered.changed {
             log.state.sync_dir(&log.dir)?;
         }

@@ -30,6 +30,7 @@ impl Log {
             self.producers.clone(),
             self.epochs_version,
         );
+        let unsnapshotted_bytes = self.unsnapshotted_bytes;
         self.rebuild_producers().expect("the log can be read");
         self.rebuild_epochs().expect("the log can be read");
         let anew = (self.epochs.clone(), self.producers());
@@ -39,6 +40,7 @@ impl Log {
             self.producers,
             self.epochs_version,
         ) = kept;
+        self.unsnapshotted_bytes = unsnapshotted_bytes;
         anew
     }
 }
@@ -77,6 +79,7 @@ impl Log {
             }
         }
         self.producers = producers;
+        self.unsnapshotted_bytes = 0;
         self.walk(from, |log, segment, found| {
             if let Some(epoch) = found.header.leader_epoch()
                 && found.header.last_offset() >= log.log_start_offset
@@ -106,6 +109,7 @@ impl Log {
             None
         };
         self.producers.apply(header, marker);
+        self.unsnapshotted_bytes += header.size_bytes() as u64;
         Ok(())
     }
 

@@ -120,6 +120,50 @@ fn s12_the_scan_begins_at_the_recovery_point() {
     assert!(rig.recovery.scanned_bytes >= tail as u64);
 }
 
+#[test]
+fn s12_a_start_replays_no_more_than_was_appended_since_a_snapshot() {
+    let snapshots_of = |rig: &Rig| {
+        let paths = rig.files.paths(&rig.partition_dir());
+        let ends_with = |suffix: &str| {
+            let named = |path: &&std::path::PathBuf| path.to_string_lossy().ends_with(suffix);
+            paths.iter().filter(named).count()
+        };
+        assert_eq!(ends_with(".snapshot"), ends_with(".producers"));
+        ends_with(".snapshot")
+    };
+    let mut rig = Rig::new(LogConfig {
+        segment_bytes: 1 << 20,
+        producer_snapshot_bytes: 5_000,
+        ..config()
+    });
+    let mut last = 0;
+    for round in 0..6 {
+        for n in 0..100i32 {
+            let sequence = round * 200 + n * 2;
+            let batch = idempotent(3, 1, sequence, 2);
+            last = batch.len() as u64;
+            rig.log.append_as_leader(batch, epoch(0), NOW).unwrap();
+            rig.flush();
+            // Those that newer ones replaced go.
+            assert!(snapshots_of(&rig) <= 3);
+        }
+        assert!(rig.log.size_bytes() > 5_000 && rig.log.segment_count() == 1);
+        let producers = rig.log.producers();
+        rig = if round % 2 == 0 {
+            rig.kill()
+        } else {
+            rig.power_cut(u64::from(round.unsigned_abs()))
+        };
+        assert_eq!(rig.log.producers(), producers, "R-16");
+        if round % 2 == 0 {
+            let replayed = rig.recovery.replayed_bytes;
+            assert!(replayed < 5_000 + last, "{replayed}");
+        }
+    }
+    let rig = rig.restart();
+    assert_eq!(rig.recovery.replayed_bytes, 0, "a clean end writes one");
+}
+
 fn fill_more(rig: &mut Rig, count: i32) -> usize {
     (0..count)
         .map(|n| {
