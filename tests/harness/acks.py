@@ -13,6 +13,8 @@ NEVER = math.inf
 
 #: Partition and offset.
 Place = tuple[int, int]
+#: The offset of a record that was acknowledged without one.
+ANYWHERE = -1
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class AckLog:
         self.partition = array("i")
         self.offset = array("q")
         self.acked = 0
+        #: The partitions of records acknowledged without an offset.
+        self.implied: dict[int, int] = {}
         self.errors: list[str] = []
 
     def __len__(self) -> int:
@@ -56,10 +60,14 @@ class AckLog:
     def answered(self, record: int, error: KafkaError | None, message: Message) -> None:
         """The client's delivery report, taken down at the moment it comes."""
         partition, offset = message.partition(), message.offset()
-        if error is None and partition is not None and offset is not None:
-            self.acknowledged(record, partition, offset, time.monotonic())
-        else:
+        if error is not None or partition is None:
             self.failed(record, str(error))
+        elif offset is None:
+            # An idempotent client takes the success of a batch for that of an earlier one whose answer it never got.
+            self.implied[record] = partition
+            self.acked += 1
+        else:
+            self.acknowledged(record, partition, offset, time.monotonic())
 
     def acknowledged(self, record: int, partition: int, offset: int, now: float) -> None:
         """The cluster said yes."""
@@ -74,10 +82,11 @@ class AckLog:
 
     def places(self) -> dict[int, Place]:
         """Where each record acknowledged so far must be."""
-        return {ack.record: (ack.partition, ack.offset) for ack in self.acks()}
+        implied = {record: (partition, ANYWHERE) for record, partition in self.implied.copy().items()}
+        return implied | {ack.record: (ack.partition, ack.offset) for ack in self.acks()}
 
     def acks(self) -> Iterator[Ack]:
-        """All acknowledgements so far, in the order of sending."""
+        """All acknowledgements with an offset so far, in the order of sending."""
         for record in range(len(self.sent_at)):
             if self.offset[record] >= 0:
                 yield Ack(

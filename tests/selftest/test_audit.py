@@ -3,7 +3,7 @@
 import unittest
 from collections.abc import Iterator
 
-from harness.acks import AckLog, longest_stalls
+from harness.acks import ANYWHERE, AckLog, longest_stalls
 from harness.audit import audit
 from harness.load import number_of
 from harness.logread import Record
@@ -49,6 +49,11 @@ class AuditFinds(unittest.TestCase):
 
     def test_a_record_elsewhere_than_acknowledged(self) -> None:
         self.assertEqual(_found(_Log(0, 1), {0: (0, 0), 1: (0, 5)}, 2), ["moved"])
+
+    def test_a_record_acknowledged_without_an_offset_only_where_it_is_missing_or_in_another_partition(self) -> None:
+        self.assertEqual(_found(_Log(0, 1), {0: (0, 0), 1: (0, ANYWHERE)}, 2), [])
+        self.assertEqual(_found(_Log(0), {0: (0, 0), 1: (0, ANYWHERE)}, 2), ["LOST"])
+        self.assertEqual(_found(_Log(0, 1), {0: (0, 0), 1: (1, ANYWHERE)}, 2), ["moved"])
 
     def test_a_record_that_was_never_sent(self) -> None:
         self.assertEqual(_found(_Log(0, 7), {0: (0, 0)}, 2), ["phantom"])
