@@ -15,9 +15,14 @@ class Console:
         self._tenth: dict[str, int] = {}
         self._moving = False
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
     def step(self, text: str) -> None:
         """Something begins or happened."""
-        self._line(f"[{time.monotonic() - self._began:6.1f} s] {text}")
+        self._line(f"[{self.elapsed_s:6.1f} s] {text}")
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         """How far a long part is."""

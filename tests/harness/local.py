@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ class LocalCluster(Cluster):
 
     #: Exit codes of an orderly end.
     clean_exits: tuple[int, ...] = (0,)
+    #: Whether the removal of its files goes on after `close`: thousands of directories may take longer than a test.
+    removed_behind: bool = False
 
     def __init__(self, root: Path, inner: str = ".") -> None:
         self._root = root
@@ -42,6 +45,20 @@ class LocalCluster(Cluster):
         """Where a node's partitions are."""
         return self.directory / f"data-{node}"
 
+    def process(self, node: int) -> Process:
+        """The process of a node that was started."""
+        return self._processes[node]
+
+    def is_running(self, node: int) -> bool:
+        """Whether a node was started and its process has not ended."""
+        return node in self._processes and self._processes[node].alive
+
+    def await_end(self, node: int, limit_s: float) -> int | None:
+        """Waits until a node's process ends for whatever reason; its exit code."""
+        code = self._processes[node].wait(limit_s)
+        del self._processes[node]
+        return code
+
     def kill(self, *nodes: int) -> float:
         times = [self._processes[node].signal(signal.SIGKILL) for node in nodes]
         for node in nodes:
@@ -49,10 +66,8 @@ class LocalCluster(Cluster):
         return times[0]
 
     def stop(self, node: int, limit_s: float = STOP_LIMIT_S) -> None:
-        process = self._processes[node]
-        process.signal(signal.SIGTERM)
-        code = process.wait(limit_s)
-        del self._processes[node]
+        self._processes[node].signal(signal.SIGTERM)
+        code = self.await_end(node, limit_s)
         if code is not None and code not in self.clean_exits:
             raise RuntimeError(f"node {node} ended with {code} after SIGTERM")
 
@@ -86,5 +101,7 @@ class LocalCluster(Cluster):
         self._processes.clear()
         if failed:
             print(f"---- kept: {self._root}", file=sys.stderr)
+        elif self.removed_behind:
+            subprocess.Popen(["rm", "-rf", str(self._root)], start_new_session=True)
         else:
             shutil.rmtree(self._root, ignore_errors=True)

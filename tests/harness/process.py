@@ -51,6 +51,11 @@ class Process:
             raise LimitExceeded(f"process {self.pid}: no end within {limit_s:.0f} s")
         return self._child.wait() if self._child else None
 
+    @property
+    def state(self) -> str:
+        """One letter, as in `ps`: R runs, S sleeps, T is stopped."""
+        return self._stat()[0]
+
     def rss_bytes(self) -> int:
         """Resident memory."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -60,8 +65,11 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = self._stat()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _stat(self) -> list[str]:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
 
     def _ended_within(self, limit_s: float) -> bool:
         poller = select.poll()

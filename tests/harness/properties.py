@@ -1,4 +1,4 @@
-"""The `server.properties` of a node on loopback."""
+"""The `server.properties` of a node, on loopback unless its host is another."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,14 @@ PORTS_PER_NODE = 4
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a cluster: its roles, its ports, its place on disk."""
+    """One node of a cluster: its roles, its address and ports, its place on disk."""
 
     id: int
     roles: tuple[str, ...]
     first_port: int
     directory: Path
     extra: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
 
     @property
     def is_broker(self) -> bool:
@@ -47,12 +48,12 @@ class Node:
     @property
     def http(self) -> tuple[str, int]:
         """Health and metrics."""
-        return "127.0.0.1", self.first_port + 3
+        return self.host, self.first_port + 3
 
     @property
     def data(self) -> Path:
         """Its log directory."""
-        return self.directory / f"data-{self.id}"
+        return Path(self.extra.get("log.dirs", self.directory / f"data-{self.id}"))
 
     @property
     def log(self) -> Path:
@@ -64,14 +65,16 @@ def render(node: Node, voters: Iterable[Node]) -> str:
     """The file for `node` in a cluster with these voters."""
     listeners, advertised = [], []
     if node.is_broker:
-        advertised = [f"PLAINTEXT://127.0.0.1:{node.kafka_port}", f"REPLICATION://127.0.0.1:{node.replication_port}"]
+        advertised = [
+            f"PLAINTEXT://{node.host}:{node.kafka_port}", f"REPLICATION://{node.host}:{node.replication_port}",
+        ]
         listeners += advertised
     if node.is_controller:
-        listeners.append(f"CONTROLLER://127.0.0.1:{node.controller_port}")
+        listeners.append(f"CONTROLLER://{node.host}:{node.controller_port}")
     values: Properties = {
         "process.roles": ",".join(node.roles),
         "node.id": str(node.id),
-        "controller.quorum.voters": ",".join(f"{v.id}@127.0.0.1:{v.controller_port}" for v in voters),
+        "controller.quorum.voters": ",".join(f"{v.id}@{v.host}:{v.controller_port}" for v in voters),
         "listeners": ",".join(listeners),
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,REPLICATION:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
