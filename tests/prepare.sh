@@ -28,7 +28,7 @@ install_packages() {
 # shellcheck disable=SC2034 # Used where this file is sourced.
 BUILD_PACKAGES=(build-essential libclang-dev)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(python3 python3-venv kcat)
+TEST_PACKAGES=(python3 python3-venv kcat iproute2 iptables)
 
 need_cargo() {
     command -v cargo >/dev/null && return
