@@ -4,9 +4,10 @@
 //! * Client requests have a budget in entries and bytes; beyond it they are refused at once.
 //! * Replication, completions and metadata never wait behind that budget: two brokers whose
 //!   producers wait for each other's acknowledgements cannot block each other.
-//! * Followers' acknowledgements are coalesced: one per partition and follower, the latest.
+//! * Followers' acknowledgements are coalesced: one per partition and follower, the latest of the
+//!   newest subscription. Two lanes of one follower may overlap for a moment, in any order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -82,14 +83,24 @@ impl Mailbox {
         self.notify(state);
     }
 
-    /// Puts in acknowledgements; a later one of the same partition and follower replaces it.
+    /// Puts in acknowledgements; a later one of the same partition and follower replaces it,
+    /// unless it is of an earlier registration or subscription.
     pub(crate) fn post_acks(&self, acks: impl Iterator<Item = AckInput>) {
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
         for ack in acks {
-            state.batch.acks.insert((ack.id, ack.follower), ack);
+            let of = |ack: &AckInput| (ack.incarnation, ack.subscription);
+            match state.batch.acks.entry((ack.id, ack.follower)) {
+                Entry::Occupied(known) if of(known.get()) > of(&ack) => {}
+                Entry::Occupied(mut known) => {
+                    known.insert(ack);
+                }
+                Entry::Vacant(slot) => {
+                    slot.insert(ack);
+                }
+            }
         }
         self.notify(state);
     }
@@ -133,7 +144,7 @@ mod tests {
 
     use bytes::BytesMut;
 
-    use ottla_types::{PartitionIndex, TopicId};
+    use ottla_types::{BrokerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
     use super::*;
     use crate::{api::Acks, completion::Completion};
@@ -151,6 +162,34 @@ mod tests {
             completion: Completion::new(1),
             slot: 0,
         }
+    }
+
+    #[test]
+    fn a_late_acknowledgement_of_an_old_lane_does_not_hide_a_newer_one() {
+        let ack = |incarnation, subscription, log_end| AckInput {
+            id: produce(0).id,
+            follower: BrokerId(2),
+            incarnation: BrokerEpoch::saturating(incarnation),
+            leader_epoch: LeaderEpoch::ZERO,
+            subscription,
+            log_end_offset: Offset::saturating(log_end),
+            flushed_offset: Offset::ZERO,
+            no_space: false,
+        };
+        let mailbox = Mailbox::new(100, 10);
+        let taken = |acks: &[AckInput]| {
+            mailbox.post_acks(acks.iter().copied());
+            let batch = mailbox.next_batch(Duration::ZERO);
+            let ack = batch.acks.values().next().copied().unwrap();
+            (
+                ack.incarnation.get(),
+                ack.subscription,
+                ack.log_end_offset.get(),
+            )
+        };
+        assert_eq!(taken(&[ack(1, 7, 5), ack(1, 7, 6)]), (1, 7, 6));
+        assert_eq!(taken(&[ack(1, 8, 5), ack(1, 7, 6)]), (1, 8, 5));
+        assert_eq!(taken(&[ack(2, 1, 5), ack(1, 9, 6)]), (2, 1, 5));
     }
 
     #[test]
