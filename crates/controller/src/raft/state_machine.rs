@@ -58,22 +58,13 @@ impl StateMachine {
             position,
         };
         if let Some((meta, bytes)) = load(&machine.disk).await? {
-            machine
-                .adopt(&meta, bytes)
-                .await
-                .map_err(StoreError::Failed)?;
+            let (body, _) = decode(bytes).await.map_err(StoreError::Failed)?;
+            machine.adopt(&meta, body).map_err(StoreError::Failed)?;
         }
         Ok(machine)
     }
 
-    async fn adopt(&self, meta: &SnapshotMeta, bytes: Vec<u8>) -> Result<(), String> {
-        // Decoding a large cluster takes longer than a heartbeat may wait.
-        let decoding =
-            tokio::task::spawn_blocking(move || layout::decode::<Body>("snapshot", &bytes));
-        let body = decoding
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+    fn adopt(&self, meta: &SnapshotMeta, body: Body) -> Result<(), String> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         self.cluster
             .install(body.state, index)
@@ -152,13 +143,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let failed = |error: AnyError| -> StorageError {
             StorageIoError::write_snapshot(Some(meta.signature()), error).into()
         };
-        let bytes = snapshot.into_inner();
-        let bytes = store(&self.disk, meta.clone(), bytes, true)
+        let refused = |reason: String| failed(AnyError::error(reason));
+        // First of all: a snapshot that cannot be read must not replace one that can.
+        let (body, bytes) = decode(snapshot.into_inner()).await.map_err(refused)?;
+        store(&self.disk, meta.clone(), bytes, true)
             .await
             .map_err(|error| failed(AnyError::new(&error)))?;
-        self.adopt(meta, bytes)
-            .await
-            .map_err(|reason| failed(AnyError::error(reason)))
+        self.adopt(meta, body).map_err(refused)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
@@ -170,6 +161,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             snapshot: Box::new(Cursor::new(bytes)),
         }))
     }
+}
+
+/// Decodes a snapshot; off the threads that heartbeats need, because a large cluster takes longer
+/// than they may wait.
+async fn decode(bytes: Vec<u8>) -> Result<(Body, Vec<u8>), String> {
+    let decoding = tokio::task::spawn_blocking(move || {
+        let body = layout::decode::<Body>("snapshot", &bytes);
+        body.map(|body| (body, bytes))
+            .map_err(|error| error.to_string())
+    });
+    decoding.await.map_err(|error| error.to_string())?
 }
 
 /// Writes a snapshot of the state as it was when the builder was made.
