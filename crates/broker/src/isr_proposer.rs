@@ -16,6 +16,7 @@ use ottla_replication::{IsrAnswer, IsrProposal};
 use ottla_types::{LeaderEpoch, PartitionId};
 
 use crate::{
+    log_reporter::LogReporter,
     metadata_link::LinkHandle,
     shard::{env::Router, input::Input},
 };
@@ -30,6 +31,8 @@ const BATCH_MAX: usize = 4_096;
 pub(crate) struct IsrProposer {
     queue: Mutex<Vec<(PartitionId, IsrProposal)>>,
     notify: Notify,
+    /// What goes to the controller beside proposals.
+    pub(crate) logs: LogReporter,
 }
 
 impl IsrProposer {
@@ -38,8 +41,13 @@ impl IsrProposer {
         self.notify.notify_one();
     }
 
-    /// The task: one command in flight, everything that gathered meanwhile in the next.
+    /// The task.
     pub(crate) async fn run(&self, link: LinkHandle, router: Arc<Router>) {
+        tokio::join!(self.run_proposals(&link, &router), self.logs.run(&link));
+    }
+
+    /// One command in flight, everything that gathered meanwhile in the next.
+    async fn run_proposals(&self, link: &LinkHandle, router: &Router) {
         loop {
             let batch = {
                 let mut queue = self.queue.lock();
@@ -50,7 +58,7 @@ impl IsrProposer {
                 self.notify.notified().await;
                 continue;
             }
-            self.send(&link, &router, batch).await;
+            self.send(link, router, batch).await;
         }
     }
 

@@ -21,6 +21,7 @@ pub mod groups;
 mod handle;
 mod isr_proposer;
 mod lifecycle;
+mod log_reporter;
 mod maintenance;
 mod metadata_link;
 mod metrics;

@@ -4,6 +4,7 @@
 //! heartbeat (F-9). Any controller may be asked; one that is not active says who is.
 
 mod calls;
+mod own_registration;
 mod session;
 mod subscription;
 
@@ -27,6 +28,8 @@ use tonic::transport::Channel;
 
 use ottla_metadata::{Command, Image, Outcome, Registration};
 use ottla_types::{BrokerEpoch, BrokerId, PartitionId};
+
+use own_registration::OwnRegistration;
 
 use crate::{
     api::{ControllerError, QuorumDescription},
@@ -60,12 +63,13 @@ struct Inner {
     active: watch::Sender<Option<(BrokerId, String)>>,
     /// Turns when nobody knows who is active.
     next_voter: AtomicUsize,
-    broker_epoch: Arc<AtomicI64>,
+    /// Addresses that lately could not be connected to.
+    unreachable: Mutex<HashMap<String, Instant>>,
+    registration: OwnRegistration,
     image: Arc<ArcSwap<Image>>,
     image_index: watch::Sender<u64>,
     applied_index: AtomicU64,
     session: watch::Sender<SessionState>,
-    registration: Mutex<Option<Registration>>,
     /// Since when controllers call the registration stale.
     stale_since: Mutex<Option<Instant>>,
     /// Heartbeat now: a flag changed.
@@ -73,6 +77,7 @@ struct Inner {
     ready: AtomicBool,
     want_shutdown: AtomicBool,
     offline_directories: Mutex<Vec<uuid::Uuid>>,
+    no_space: AtomicBool,
     /// Why this broker can never join, if so.
     refused: watch::Sender<Option<String>>,
     feed: Feed,
@@ -110,17 +115,18 @@ impl LinkHandle {
             channels: Mutex::new(HashMap::new()),
             active: watch::Sender::new(None),
             next_voter: AtomicUsize::new(0),
-            broker_epoch: outputs.broker_epoch,
+            unreachable: Mutex::new(HashMap::new()),
+            registration: OwnRegistration::new(outputs.broker_epoch),
             image: outputs.image,
             image_index: outputs.image_index,
             applied_index: AtomicU64::new(0),
             session: watch::Sender::new(SessionState::default()),
-            registration: Mutex::new(None),
             stale_since: Mutex::new(None),
             heartbeat: Notify::new(),
             ready: AtomicBool::new(false),
             want_shutdown: AtomicBool::new(false),
             offline_directories: Mutex::new(Vec::new()),
+            no_space: AtomicBool::new(false),
             refused: watch::Sender::new(None),
             feed: outputs.feed,
         });
@@ -149,13 +155,12 @@ impl LinkHandle {
 
     /// This broker's registration, while it has one.
     pub(crate) fn broker_epoch(&self) -> Option<BrokerEpoch> {
-        BrokerEpoch::new(self.inner.broker_epoch.load(Ordering::SeqCst))
+        self.inner.registration.epoch()
     }
 
     /// Registers under this; again with a fresh incarnation if it was registered before.
     pub(crate) fn register(&self, registration: Registration) {
-        *self.inner.registration.lock() = Some(registration);
-        self.inner.broker_epoch.store(-1, Ordering::SeqCst);
+        self.inner.registration.replace(registration);
         self.inner.heartbeat.notify_one();
     }
 
@@ -165,11 +170,7 @@ impl LinkHandle {
         if damaged.is_empty() {
             return;
         }
-        if let Some(registration) = self.inner.registration.lock().as_mut() {
-            registration.damaged.extend(damaged);
-            registration.incarnation = uuid::Uuid::new_v4();
-            self.inner.broker_epoch.store(-1, Ordering::SeqCst);
-        }
+        self.inner.registration.report_damage(damaged);
         self.inner.heartbeat.notify_one();
     }
 
@@ -189,6 +190,13 @@ impl LinkHandle {
         if !offline.contains(&directory) {
             offline.push(directory);
             drop(offline);
+            self.inner.heartbeat.notify_one();
+        }
+    }
+
+    /// Whether the disk has room for producers' records: without, others should lead (P-23).
+    pub(crate) fn set_no_space(&self, no_space: bool) {
+        if self.inner.no_space.swap(no_space, Ordering::SeqCst) != no_space {
             self.inner.heartbeat.notify_one();
         }
     }

@@ -183,7 +183,7 @@ impl Partition {
         };
         let registered = record.replicas.iter().filter_map(|id| {
             let broker = image.brokers.get(id)?;
-            let eligible = !broker.fenced && !broker.in_controlled_shutdown;
+            let eligible = broker.in_service();
             Some((
                 *id,
                 Registered {
@@ -215,6 +215,7 @@ impl Partition {
             .on_assignment(now.at, &assignment, &mut self.effects);
         self.dirty = true;
         self.perform(env, now);
+        self.report_log(env, image, record);
     }
 
     /// The controller was told, took this replica out of the ISR, and has let it in again whole.
@@ -267,7 +268,14 @@ impl Partition {
 
     pub(crate) fn on_tick(&mut self, env: &Env, now: Now) {
         self.waiting.retain(|waiting| !waiting.is_abandoned());
-        self.replica.on_tick(now.at, &mut self.effects);
+        if self.no_space && !env.space.replication_blocked() {
+            self.no_space = false;
+            self.ack_due = true;
+        }
+        // Without room it would only ask for what it cannot keep.
+        if !self.no_space {
+            self.replica.on_tick(now.at, &mut self.effects);
+        }
         self.perform(env, now);
         let wait_ms = self.settings.log.flush_ms;
         if self
@@ -276,14 +284,13 @@ impl Partition {
         {
             self.start_flush(env);
         }
-        if self.no_space && !env.space.replication_blocked() {
-            self.no_space = false;
-            self.ack_due = true;
-        }
     }
 
     /// When this partition wants `on_tick` before its regular turn.
     pub(crate) fn next_deadline(&self, now: MonotonicMs) -> Option<MonotonicMs> {
+        if self.no_space {
+            return None;
+        }
         self.replica.next_deadline(now)
     }
 

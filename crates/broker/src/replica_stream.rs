@@ -382,6 +382,7 @@ impl FollowerStreams {
                 log_end_offset: Offset::saturating(subscribe.log_end_offset),
                 last_epoch: LeaderEpoch::new(subscribe.last_epoch),
                 flushed_offset: Offset::saturating(subscribe.flushed_offset),
+                no_space: subscribe.no_space,
                 lane: Arc::clone(lane),
             })
         };

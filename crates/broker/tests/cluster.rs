@@ -322,36 +322,6 @@ async fn a_full_restart_loses_nothing_and_a_single_broker_serves_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_without_room_stays_out_of_the_isr_until_it_has_some() {
-    let mut cluster = Cluster::start(3).await;
-    let topic = cluster.create_topic("full", 1, 3, &[]).await;
-    let id = partition(topic, 0);
-    cluster.produce_all(id, "one").await;
-    let leader = cluster.leader(id).await;
-    let full = *cluster
-        .brokers
-        .keys()
-        .find(|b| **b != leader.broker_id().get())
-        .unwrap();
-    cluster.kill(full).await;
-    cluster.full.insert(full);
-    cluster.produce_all(id, "two").await;
-    cluster.start_broker(full).await;
-    cluster.wait_running(full).await;
-    for value in 0..50 {
-        cluster.produce_all(id, &format!("more{value}")).await;
-    }
-    assert_eq!(
-        cluster.controller.image().partition(id).unwrap().isr.len(),
-        2
-    );
-    cluster.kill(full).await;
-    cluster.full.clear();
-    cluster.start_broker(full).await;
-    cluster.wait_in_sync(id, 3).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_waits_for_records_and_is_woken_by_them() {
     let cluster = Cluster::start(1).await;
     let topic = cluster.create_topic("waits", 1, 1, &[]).await;

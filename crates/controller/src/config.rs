@@ -38,6 +38,10 @@ pub struct ControllerConfig {
     /// Cluster-wide default configs that the first leader writes right after formation, such as
     /// an explicit `min.insync.replicas`, so that elections see them.
     pub initial_cluster_configs: BTreeMap<String, String>,
+    /// Configs of topics as this node's file gives their default, such as an explicit
+    /// `unclean.leader.election.enable`: in force below every dynamic config while this controller
+    /// is the active one, as in Kafka.
+    pub file_configs: BTreeMap<String, String>,
     /// Timing of the quorum itself.
     pub quorum: QuorumTiming,
     /// Snapshots and log retention.
@@ -106,6 +110,7 @@ impl ControllerConfig {
             auto_leader_rebalance: true,
             leader_imbalance_check_interval: Duration::from_secs(300),
             initial_cluster_configs: BTreeMap::new(),
+            file_configs: BTreeMap::new(),
             quorum: QuorumTiming::default(),
             snapshots: SnapshotPolicy::default(),
         }

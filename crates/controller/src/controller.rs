@@ -111,7 +111,8 @@ impl Controller {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(4)
+            // A name server that does not answer holds one for each name that is looked up.
+            .max_blocking_threads(64)
             .thread_name("ottla-control")
             .enable_all()
             .build()?;
@@ -291,7 +292,12 @@ fn wire(
         dead: config.session_grace / 6,
         refused: config.session_grace * 2 / 5,
     };
-    let sessions = Arc::new(SessionHub::new(quorum.clone(), cluster.clone(), limits));
+    let sessions = Arc::new(SessionHub::new(
+        quorum.clone(),
+        cluster.clone(),
+        peers.clone(),
+        limits,
+    ));
     let balance = Arc::new(Balance {
         quorum: quorum.clone(),
         cluster: cluster.clone(),
@@ -306,6 +312,7 @@ fn wire(
         quorum_limit,
         cluster_id: config.cluster_id.clone(),
         initial_cluster_configs: config.initial_cluster_configs.clone(),
+        file_configs: config.file_configs.clone(),
         activations: activations.clone(),
         shutdown: leadership_token.clone(),
     };

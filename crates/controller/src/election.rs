@@ -17,7 +17,7 @@ use tonic::Request;
 use crate::{
     config::QuorumTiming,
     contact::Contact,
-    peers::{Dial, Peers, dial},
+    peers::{Dial, Peers},
     raft::{PreVoteReply, PreVoteRequest, Quorum, QuorumState, ReplicaKey, Role, decode_body},
 };
 
@@ -175,11 +175,13 @@ impl Elections {
         if let Some(mut client) = self.peers.client(leader.node_id) {
             let request = Request::new(self.peers.envelope(leader, Vec::new()));
             if let Ok(stream) = client.watch(request).await {
+                self.peers.answered(leader);
                 let mut stream = stream.into_inner();
                 while let Ok(Some(_)) = stream.message().await {}
+                self.peers.broke(leader.node_id);
             }
             if let Some(address) = self.peers.address(leader.node_id)
-                && dial(&address, DIAL_LIMIT).await == Dial::Refused
+                && self.peers.dial(&address, DIAL_LIMIT).await == Dial::Refused
             {
                 tracing::debug!(%leader, "the leader's process is gone");
                 self.contact.gone(leader);

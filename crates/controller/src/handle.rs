@@ -66,6 +66,8 @@ pub struct ControllerMetrics {
     pub leader_elections: u64,
     /// Of these, from outside ISR and ELR (M-6).
     pub unclean_leader_elections: u64,
+    /// Of these, for the longest of logs that may all have lost something (P-13, R-14).
+    pub possible_loss_elections: u64,
     /// How often this controller became active.
     pub activations: u64,
     /// Brokers fenced by this controller.
@@ -153,6 +155,7 @@ impl ControllerHandle {
             metrics.preferred_replica_imbalance = tally.imbalanced();
             metrics.leader_elections = tally.elections();
             metrics.unclean_leader_elections = tally.unclean_elections();
+            metrics.possible_loss_elections = tally.possible_losses();
         });
         metrics
     }

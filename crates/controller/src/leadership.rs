@@ -52,6 +52,7 @@ pub(crate) struct Leadership {
     pub(crate) quorum_limit: Duration,
     pub(crate) cluster_id: Option<String>,
     pub(crate) initial_cluster_configs: BTreeMap<String, String>,
+    pub(crate) file_configs: BTreeMap<String, String>,
     pub(crate) activations: Arc<AtomicU64>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -103,7 +104,8 @@ impl Leadership {
     async fn activate(&self) -> bool {
         let steps = async {
             self.quorum.barrier().await?;
-            self.bootstrap().await
+            self.bootstrap().await?;
+            self.declare_file_configs().await
         };
         tokio::select! {
             () = self.shutdown.cancelled() => false,
@@ -142,18 +144,55 @@ impl Leadership {
         let ops = ops
             .map(|(key, value)| (key.clone(), AlterConfigOp::Set(value.clone())))
             .collect();
-        let alterations = vec![ConfigAlteration {
-            resource: ConfigResource::ClusterDefault,
-            ops,
-        }];
-        self.quorum
-            .propose(Command::AlterConfigs {
-                alterations,
-                validate_only: false,
-            })
-            .await?;
-        Ok(())
+        self.alter(ConfigResource::ClusterDefault, ops).await
     }
+
+    /// Elections see what is in the state only: what this controller's file says of them gets
+    /// there as it becomes active.
+    async fn declare_file_configs(&self) -> Result<(), ProposeError> {
+        let resource = ConfigResource::ControllerFile;
+        let known = self
+            .cluster
+            .read(|image, _| image.configs_of(&resource).cloned());
+        let ops = changes(&known.unwrap_or_default(), &self.file_configs);
+        if ops.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            ?ops,
+            "the configuration file of the active controller differs"
+        );
+        self.alter(resource, ops).await
+    }
+
+    async fn alter(
+        &self,
+        resource: ConfigResource,
+        ops: Vec<(String, AlterConfigOp)>,
+    ) -> Result<(), ProposeError> {
+        let alterations = vec![ConfigAlteration { resource, ops }];
+        let command = Command::AlterConfigs {
+            alterations,
+            validate_only: false,
+        };
+        self.quorum.propose(command).await.map(|_| ())
+    }
+}
+
+/// What turns the configs that are known into those that are wanted.
+fn changes(
+    known: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> Vec<(String, AlterConfigOp)> {
+    let set = wanted
+        .iter()
+        .filter(|(key, value)| known.get(*key) != Some(*value))
+        .map(|(key, value)| (key.clone(), AlterConfigOp::Set(value.clone())));
+    let gone = known
+        .keys()
+        .filter(|key| !wanted.contains_key(*key))
+        .map(|key| (key.clone(), AlterConfigOp::Delete));
+    set.chain(gone).collect()
 }
 
 async fn end(

@@ -1,8 +1,9 @@
 //! The other controllers: where they listen, connections to them, when they last answered.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
+    net::{SocketAddr, ToSocketAddrs},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -39,15 +40,40 @@ pub(crate) enum Dial {
     Unknown,
 }
 
-/// Connects to `address` and hangs up.
-pub(crate) async fn dial(address: &str, limit: Duration) -> Dial {
-    match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Dial::Accepted,
-        Ok(Err(error)) => match error.kind() {
+/// Names that are being looked up: one whose name server does not answer holds one thread, not
+/// one for each attempt.
+#[derive(Clone, Default)]
+struct Lookups(Arc<Mutex<BTreeSet<String>>>);
+
+impl Lookups {
+    /// The addresses of a name; `None` where a lookup of it is still under way, or failed.
+    async fn resolve(&self, address: &str) -> Option<Vec<SocketAddr>> {
+        if let Ok(literal) = address.parse() {
+            return Some(vec![literal]);
+        }
+        if !self.0.lock().insert(address.to_owned()) {
+            return None;
+        }
+        let (name, under_way) = (address.to_owned(), self.0.clone());
+        let looking_up = tokio::task::spawn_blocking(move || {
+            let found = name.to_socket_addrs().map(Iterator::collect);
+            under_way.lock().remove(&name);
+            found.ok()
+        });
+        looking_up.await.ok()?
+    }
+}
+
+async fn connect(lookups: &Lookups, address: &str) -> Dial {
+    let Some(found) = lookups.resolve(address).await else {
+        return Dial::Unknown;
+    };
+    match TcpStream::connect(found.as_slice()).await {
+        Ok(_) => Dial::Accepted,
+        Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Dial::Refused,
             _ => Dial::Unknown,
         },
-        Err(_) => Dial::Unknown,
     }
 }
 
@@ -58,6 +84,9 @@ pub(crate) struct Peers {
     cluster_id: Arc<OnceLock<String>>,
     channels: Mutex<BTreeMap<(String, u16), Channel>>,
     answers: Mutex<BTreeMap<ReplicaKey, Instant>>,
+    /// When a connection to the controller of a node broke.
+    broken: Mutex<BTreeMap<BrokerId, Instant>>,
+    lookups: Lookups,
 }
 
 impl Peers {
@@ -76,6 +105,8 @@ impl Peers {
             cluster_id,
             channels: Mutex::default(),
             answers: Mutex::default(),
+            broken: Mutex::default(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -149,6 +180,28 @@ impl Peers {
         self.answers.lock().insert(replica, Instant::now());
     }
 
+    /// Connects to `address` and hangs up.
+    pub(crate) async fn dial(&self, address: &str, limit: Duration) -> Dial {
+        let dialing = tokio::time::timeout(limit, connect(&self.lookups, address));
+        dialing.await.unwrap_or(Dial::Unknown)
+    }
+
+    /// The stream to the controller of `node_id` ended, as it does when its process dies.
+    pub(crate) fn broke(&self, node_id: BrokerId) {
+        self.broken.lock().insert(node_id, Instant::now());
+    }
+
+    /// Whether the connection to the controller of `node_id` broke and it has not answered since.
+    pub(crate) fn is_lost(&self, node_id: BrokerId) -> bool {
+        let Some(broke) = self.broken.lock().get(&node_id).copied() else {
+            return false;
+        };
+        let answers = self.answers.lock();
+        !answers
+            .iter()
+            .any(|(replica, at)| replica.node_id == node_id && *at > broke)
+    }
+
     /// When `replica` last answered.
     pub(crate) fn last_answer(&self, replica: ReplicaKey) -> Option<Instant> {
         self.answers.lock().get(&replica).copied()
@@ -184,10 +237,37 @@ mod tests {
     async fn a_closed_port_refuses_and_an_open_one_accepts() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let limit = Duration::from_secs(5);
-        assert_eq!(dial(&address, limit).await, Dial::Accepted);
+        let lookups = Lookups::default();
+        assert_eq!(connect(&lookups, &address).await, Dial::Accepted);
         drop(listener);
-        assert_eq!(dial(&address, limit).await, Dial::Refused);
+        assert_eq!(connect(&lookups, &address).await, Dial::Refused);
+        let named = address.replace("127.0.0.1", "localhost");
+        assert_eq!(connect(&lookups, &named).await, Dial::Refused);
+        assert!(lookups.0.lock().is_empty());
         assert_eq!(authority("::1", 9093), "[::1]:9093");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_being_looked_up_is_not_looked_up_again() {
+        let lookups = Lookups::default();
+        lookups.0.lock().insert("localhost:1".to_owned());
+        assert_eq!(connect(&lookups, "localhost:1").await, Dial::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_node_is_lost_from_the_end_of_its_stream_to_its_next_answer() {
+        let replica = |node| ReplicaKey {
+            node_id: BrokerId(node),
+            directory_id: uuid::Uuid::nil(),
+        };
+        let peers = Peers::new(replica(1), &[], Arc::default());
+        assert!(!peers.is_lost(BrokerId(2)));
+        peers.answered(replica(2));
+        peers.broke(BrokerId(2));
+        assert!(peers.is_lost(BrokerId(2)) && !peers.is_lost(BrokerId(3)));
+        peers.answered(replica(3));
+        assert!(peers.is_lost(BrokerId(2)));
+        peers.answered(replica(2));
+        assert!(!peers.is_lost(BrokerId(2)));
     }
 }

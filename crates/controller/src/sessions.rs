@@ -5,7 +5,8 @@
 //! # Invariants
 //! * Nobody is fenced for silence before a full session under this controller (C-9); a stream
 //!   that broke and did not come back within the grace is not silence, nor is an address that
-//!   refuses connections for the whole grace.
+//!   refuses connections for the whole grace, nor one that stopped accepting them on a node whose
+//!   connection to this controller broke.
 //! * Only messages of the registered incarnation count (C-8).
 //! * One proposal per broker is under way at a time.
 
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 use ottla_metadata::{BrokerRecord, Image};
 use ottla_types::{BrokerEpoch, BrokerId};
 use uuid::Uuid;
+
+use crate::peers::Dial;
 
 pub(crate) use driver::{SessionHub, Standing};
 
@@ -38,6 +41,10 @@ pub(crate) enum Action {
     Unfence,
     /// It wants to stop.
     BeginShutdown,
+    /// Log directories of its failed: see [`Sessions::failed_directories`].
+    FailDirectories,
+    /// Its disk is full, or has room again.
+    ReportSpace { no_space: bool },
 }
 
 /// Why a broker counts as gone.
@@ -47,6 +54,8 @@ pub(crate) enum Gone {
     StreamBroke,
     /// Its address refuses connections.
     Refused,
+    /// The connection to the controller of its node broke, and its address accepts none.
+    Vanished,
     /// It has not been heard from.
     Silent,
 }
@@ -60,11 +69,25 @@ pub(crate) struct Due {
 }
 
 /// One heartbeat.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Beat {
     pub(crate) metadata_index: u64,
     pub(crate) ready: bool,
     pub(crate) want_shutdown: bool,
+    /// Log directories that have failed.
+    pub(crate) offline_directories: Vec<Uuid>,
+    /// Its disk is full.
+    pub(crate) no_space: bool,
+}
+
+/// What an attempt to connect to a broker's address said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) answer: Dial,
+    /// When the attempt began.
+    pub(crate) began: Instant,
+    /// The connection to the controller of the same node broke, and was not made again.
+    pub(crate) node_lost: bool,
 }
 
 /// Limits of [`Sessions`].
@@ -92,7 +115,12 @@ struct Session {
     streams: u32,
     broke: Option<Instant>,
     refused: Option<Instant>,
+    /// Since when its address has accepted no connection while its node was lost.
+    vanished: Option<Instant>,
     beat: Option<Beat>,
+    /// Log directories that count as healthy.
+    healthy: BTreeSet<Uuid>,
+    no_space: bool,
     /// Its stream came after partitions had lost their leader: one of them may be its to lead.
     wants_election: bool,
     /// Applied index at which it was first seen to lead nothing.
@@ -132,8 +160,7 @@ impl Sessions {
                     if record.fenced && !session.fenced {
                         session.fenced_at = index;
                     }
-                    session.fenced = record.fenced;
-                    session.stopping = record.in_controlled_shutdown;
+                    session.follow(record);
                 }
                 Some(_) | None => {
                     let session = Session::new(record, now);
@@ -157,6 +184,7 @@ impl Sessions {
             session.streams += 1;
             session.broke = None;
             session.refused = None;
+            session.vanished = None;
             session.heard = now;
         }
     }
@@ -168,6 +196,7 @@ impl Sessions {
             if session.streams == 0 {
                 session.broke = Some(now);
                 session.refused = None;
+                session.vanished = None;
             }
         }
     }
@@ -181,16 +210,27 @@ impl Sessions {
     }
 
     /// What a connection attempt to the broker's address said.
-    pub(crate) fn probed(&mut self, id: BrokerId, epoch: BrokerEpoch, refused: bool, now: Instant) {
+    pub(crate) fn probed(&mut self, id: BrokerId, epoch: BrokerEpoch, probe: Probe, now: Instant) {
         if let Some(session) = self.current(id, epoch)
             && session.streams == 0
         {
-            session.refused = if refused {
-                session.refused.or(Some(now))
-            } else {
-                None
+            session.refused = match probe.answer {
+                Dial::Refused => session.refused.or(Some(now)),
+                Dial::Accepted | Dial::Unknown => None,
+            };
+            session.vanished = match probe.answer {
+                Dial::Refused | Dial::Unknown if probe.node_lost => {
+                    session.vanished.or(Some(probe.began))
+                }
+                Dial::Accepted | Dial::Refused | Dial::Unknown => None,
             };
         }
+    }
+
+    /// The broker's directories that it calls failed and that still count as healthy.
+    pub(crate) fn failed_directories(&self, id: BrokerId) -> Vec<Uuid> {
+        let session = self.brokers.get(&id);
+        session.map_or_else(Vec::new, Session::failed_directories)
     }
 
     /// Unfenced brokers without a stream: their addresses must be tried.
@@ -211,14 +251,25 @@ impl Sessions {
         live.map(|(id, _)| *id).collect()
     }
 
+    /// Somebody was elected among `candidates` only, and partitions are without a leader: brokers
+    /// whose stream came too late to be among them may yet lead one.
+    pub(crate) fn passed_over(&mut self, candidates: &BTreeSet<BrokerId>) {
+        for (id, session) in &mut self.brokers {
+            let late = session.streams > 0 && !candidates.contains(id);
+            session.wants_election |= late && !session.fenced;
+        }
+    }
+
     /// Whether [`Sessions::live`] can be relied upon: after activation brokers need a moment to
     /// connect, and an election before that would leave their partitions without a leader.
     pub(crate) fn settled(&self, now: Instant) -> bool {
         now >= self.started + SETTLE_LIMIT
-            || self
-                .brokers
-                .values()
-                .all(|session| session.fenced || session.streams > 0 || session.refused.is_some())
+            || self.brokers.values().all(|session| {
+                session.fenced
+                    || session.streams > 0
+                    || session.refused.is_some()
+                    || session.vanished.is_some()
+            })
     }
 
     /// What to propose now; each is then under way until [`Sessions::proposed`].
@@ -277,7 +328,7 @@ impl Sessions {
         let Some(session) = self.current(id, epoch) else {
             return false;
         };
-        if !session.beat.is_some_and(|beat| beat.want_shutdown) {
+        if !session.wants_shutdown() {
             return false;
         }
         if session.fenced {
@@ -294,6 +345,7 @@ impl Sessions {
                 || session.streams == 0
                 || session
                     .beat
+                    .as_ref()
                     .is_some_and(|beat| beat.metadata_index >= passed)
         })
     }
@@ -312,7 +364,7 @@ impl Sessions {
 
 impl Session {
     fn new(record: &BrokerRecord, now: Instant) -> Session {
-        Session {
+        let mut session = Session {
             epoch: record.epoch,
             incarnation: record.incarnation,
             address: record.replication_address.clone(),
@@ -323,12 +375,40 @@ impl Session {
             streams: 0,
             broke: None,
             refused: None,
+            vanished: None,
             beat: None,
+            healthy: BTreeSet::new(),
+            no_space: record.no_space,
             wants_election: false,
             leads_nothing_at: None,
             proposing: false,
             not_before: now,
-        }
+        };
+        session.follow(record);
+        session
+    }
+
+    /// Takes over what has been decided.
+    fn follow(&mut self, record: &BrokerRecord) {
+        self.fenced = record.fenced;
+        self.stopping = record.in_controlled_shutdown;
+        self.no_space = record.no_space;
+        let healthy = record.directory_ids.iter();
+        self.healthy = healthy
+            .filter(|directory| !record.offline_directories.contains(directory))
+            .copied()
+            .collect();
+    }
+
+    fn wants_shutdown(&self) -> bool {
+        self.beat.as_ref().is_some_and(|beat| beat.want_shutdown)
+    }
+
+    fn failed_directories(&self) -> Vec<Uuid> {
+        let said = self.beat.iter().flat_map(|beat| &beat.offline_directories);
+        said.filter(|directory| self.healthy.contains(directory))
+            .copied()
+            .collect()
     }
 
     fn action(
@@ -343,18 +423,33 @@ impl Session {
             if let Some(gone) = self.gone(limits, started, now) {
                 return settled.then_some(Action::Fence(gone));
             }
-            if self.streams == 0 {
-                return None;
-            }
-            if self.beat.is_some_and(|beat| beat.want_shutdown) {
+        }
+        if self.streams == 0 {
+            return None;
+        }
+        // Both elect, too; and a broker is not brought into service before what it says of its
+        // disks is known.
+        if let Some(action) = self.news_of_disks() {
+            return settled.then_some(action);
+        }
+        if !self.fenced {
+            if self.wants_shutdown() {
                 let again = !self.stopping || self.leads_nothing_at.is_none();
                 return again.then_some(Action::BeginShutdown);
             }
             return self.wants_election.then_some(Action::Unfence);
         }
-        let beat = self.beat.filter(|_| self.streams > 0)?;
+        let beat = self.beat.as_ref()?;
         let current = beat.metadata_index >= self.fenced_at;
         (beat.ready && !beat.want_shutdown && current).then_some(Action::Unfence)
+    }
+
+    fn news_of_disks(&self) -> Option<Action> {
+        if !self.failed_directories().is_empty() {
+            return Some(Action::FailDirectories);
+        }
+        let no_space = self.beat.as_ref()?.no_space;
+        (no_space != self.no_space).then_some(Action::ReportSpace { no_space })
     }
 
     fn gone(&self, limits: &Limits, started: Instant, now: Instant) -> Option<Gone> {
@@ -365,6 +460,8 @@ impl Session {
             && (past(self.refused, limits.refused) || self.is_dead(limits, now))
         {
             Some(Gone::Refused)
+        } else if self.streams == 0 && past(self.vanished, limits.grace) {
+            Some(Gone::Vanished)
         } else if now >= self.heard.max(started) + limits.session {
             Some(Gone::Silent)
         } else {
@@ -382,8 +479,10 @@ impl Session {
         let broke = self.broke.map(|at| at + limits.grace);
         let refused = self.refused.map(|at| at + limits.refused);
         let dead = self.broke.and(self.refused).map(|at| at + limits.dead);
+        let vanished = self.vanished.map(|at| at + limits.grace);
         let settle = Some(started + SETTLE_LIMIT);
-        [silence, broke, refused, dead, settle, Some(self.not_before)]
+        let retry = Some(self.not_before);
+        [silence, broke, refused, dead, vanished, settle, retry]
             .into_iter()
             .flatten()
     }

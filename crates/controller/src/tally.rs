@@ -12,6 +12,7 @@ struct Partition {
     preferred: Option<BrokerId>,
     leader_epoch: LeaderEpoch,
     recovering: bool,
+    possible_loss: bool,
 }
 
 /// How many partitions are in which state.
@@ -23,6 +24,7 @@ pub(crate) struct Tally {
     imbalanced: usize,
     elections: u64,
     unclean_elections: u64,
+    possible_losses: u64,
 }
 
 impl Tally {
@@ -34,6 +36,7 @@ impl Tally {
         }
         tally.elections = 0;
         tally.unclean_elections = 0;
+        tally.possible_losses = 0;
         tally
     }
 
@@ -58,16 +61,27 @@ impl Tally {
             preferred: record.replicas.first().copied(),
             leader_epoch: record.leader_epoch,
             recovering: record.recovering,
+            possible_loss: record.possible_loss,
         };
         let before = self.partitions.insert((id.topic_id, id.partition), now);
         if let Some(before) = before {
             self.uncount(before);
             if now.leader.is_some() && now.leader_epoch > before.leader_epoch {
-                self.elections += 1;
-                self.unclean_elections += u64::from(now.recovering && !before.recovering);
+                self.count_election(id, before, now);
             }
         }
         self.count(now);
+    }
+
+    fn count_election(&mut self, id: PartitionId, before: Partition, now: Partition) {
+        self.elections += 1;
+        if now.possible_loss {
+            tracing::warn!(partition = %id, leader = ?now.leader, leader_epoch = %now.leader_epoch,
+                "led by the longest log: records acknowledged before their flush may be lost");
+            self.possible_losses += 1;
+        } else if now.recovering && !before.recovering {
+            self.unclean_elections += 1;
+        }
     }
 
     fn remove_topic(&mut self, topic_id: TopicId) {
@@ -126,6 +140,11 @@ impl Tally {
         self.elections
     }
 
+    /// Leaders elected for the longest of logs that may all have lost something (P-13, R-14).
+    pub(crate) fn possible_losses(&self) -> u64 {
+        self.possible_losses
+    }
+
     /// Leaders elected from outside ISR and ELR since the process started (M-6).
     pub(crate) fn unclean_elections(&self) -> u64 {
         self.unclean_elections
@@ -135,7 +154,6 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_types::PartitionEpoch;
     use uuid::Uuid;
 
     fn record(topic: u128, leader: Option<i32>, epoch: i32) -> Record {
@@ -148,16 +166,30 @@ mod tests {
             state: PartitionRecord {
                 replicas: vec![BrokerId(1), BrokerId(2)],
                 isr: vec![BrokerId(1), BrokerId(2)],
-                elr: Vec::new(),
-                last_known_elr: Vec::new(),
-                adding_replicas: Vec::new(),
-                removing_replicas: Vec::new(),
                 leader: leader.map(BrokerId),
                 leader_epoch: LeaderEpoch::saturating(epoch),
-                partition_epoch: PartitionEpoch::ZERO,
-                recovering: false,
+                ..PartitionRecord::default()
             },
         }
+    }
+
+    #[test]
+    fn the_longest_log_is_counted_apart_from_unclean_elections() {
+        let elected = |epoch, possible_loss| {
+            let mut record = record(1, Some(1), epoch);
+            if let Record::Partition { state, .. } = &mut record {
+                state.recovering = true;
+                state.possible_loss = possible_loss;
+            }
+            record
+        };
+        let mut tally = Tally::default();
+        tally.record(&record(1, None, 0));
+        tally.record(&elected(1, true));
+        assert_eq!((tally.possible_losses(), tally.unclean_elections()), (1, 0));
+        tally.record(&record(1, None, 2));
+        tally.record(&elected(3, false));
+        assert_eq!((tally.possible_losses(), tally.unclean_elections()), (1, 1));
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub(crate) mod tests {
                 rack: None,
                 fenced: fenced.contains(&id),
                 in_controlled_shutdown: false,
+                offline_directories: Vec::new(),
+                no_space: false,
+                default_flush_mode: ottla_types::FlushMode::Ack,
             };
             image.brokers.insert(BrokerId(id), Arc::new(broker));
         }

@@ -8,10 +8,13 @@ mod alter_partition;
 mod brokers;
 mod cluster;
 mod configs;
+mod disks;
 mod election_requests;
 mod partitions;
 mod topic_names;
 mod topics;
+
+use std::{collections::BTreeMap, fmt};
 
 use ottla_types::PartitionId;
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use cluster::PRODUCER_ID_BLOCK;
 pub use partitions::PARTITIONS_PER_REQUEST_MAX;
 
-use crate::{Command, Image, Outcome, PartitionRecord, Record};
+use crate::{Command, CommandError, Image, Outcome, PartitionRecord, Record};
 
 /// What every controller agrees on at one index of its log.
 ///
@@ -108,6 +111,24 @@ impl Draft<'_> {
                 broker_epoch,
                 live,
             } => self.begin_controlled_shutdown(*broker_id, *broker_epoch, live),
+            Command::FailDirectories {
+                broker_id,
+                broker_epoch,
+                directories,
+                live,
+            } => self.fail_directories(*broker_id, *broker_epoch, directories, live),
+            Command::ReportSpace {
+                broker_id,
+                broker_epoch,
+                no_space,
+                live,
+            } => self.report_space(*broker_id, *broker_epoch, *no_space, live),
+            Command::ReportLogs {
+                broker_id,
+                broker_epoch,
+                logs,
+                live,
+            } => self.report_logs(*broker_id, *broker_epoch, logs, live),
             Command::UnregisterBroker { broker_id } => self.unregister_broker(*broker_id),
             Command::CreateTopics {
                 topics,
@@ -165,6 +186,27 @@ impl Draft<'_> {
         for (id, state) in changed {
             self.emit(Record::Partition { id, state });
         }
+    }
+}
+
+/// How often one request names each thing: what it names twice contradicts itself.
+struct Named<K>(BTreeMap<K, usize>);
+
+impl<K: Ord> Named<K> {
+    fn count(keys: impl Iterator<Item = K>) -> Named<K> {
+        let mut times = BTreeMap::new();
+        for key in keys {
+            *times.entry(key).or_default() += 1;
+        }
+        Named(times)
+    }
+
+    fn once(&self, key: &K, what: &dyn fmt::Display) -> Result<(), CommandError> {
+        if self.0.get(key).is_some_and(|&times| times > 1) {
+            let reason = format!("{what} is named twice");
+            return Err(CommandError::InvalidRequest(reason));
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use ottla_types::{
-    BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, PartitionEpoch, PartitionId, PartitionIndex,
-    ProducerId, TopicId,
+    BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, Offset, PartitionEpoch, PartitionId,
+    PartitionIndex, ProducerId, TopicId,
 };
 
 use crate::{ConfigResource, Endpoint, PartitionRecord};
@@ -52,6 +52,41 @@ pub enum Command {
         broker_id: BrokerId,
         /// Its registration.
         broker_epoch: BrokerEpoch,
+        /// Brokers with a live stream.
+        live: BTreeSet<BrokerId>,
+    },
+    /// Log directories of a broker failed: it loses every leadership and leaves ISR and ELR, until
+    /// it registers anew with all of them healthy (P-25).
+    FailDirectories {
+        /// The broker.
+        broker_id: BrokerId,
+        /// Its registration; of another one this is a no-op.
+        broker_epoch: BrokerEpoch,
+        /// The directories.
+        directories: Vec<Uuid>,
+        /// Brokers with a live stream.
+        live: BTreeSet<BrokerId>,
+    },
+    /// A broker's disk is full, or has room again: who has room leads (P-23).
+    ReportSpace {
+        /// The broker.
+        broker_id: BrokerId,
+        /// Its registration; of another one this is a no-op.
+        broker_epoch: BrokerEpoch,
+        /// Whether it has no room.
+        no_space: bool,
+        /// Brokers with a live stream.
+        live: BTreeSet<BrokerId>,
+    },
+    /// How long a broker's logs are, of partitions in mode `page` that nobody can lead and of
+    /// which it is among the last known members.
+    ReportLogs {
+        /// The broker.
+        broker_id: BrokerId,
+        /// Its registration.
+        broker_epoch: BrokerEpoch,
+        /// The logs; one that is not asked for is passed over.
+        logs: Vec<LogReport>,
         /// Brokers with a live stream.
         live: BTreeSet<BrokerId>,
     },
@@ -144,6 +179,12 @@ pub struct Registration {
     /// of a topic whose configs name none.
     #[serde(default)]
     pub power_cut: Option<FlushMode>,
+    /// The mode of a topic whose configs name none.
+    #[serde(default)]
+    pub default_flush_mode: FlushMode,
+    /// Those of its log directories that have failed in this life of the process.
+    #[serde(default)]
+    pub offline_directories: Vec<Uuid>,
     /// Brokers with a live stream.
     pub live: BTreeSet<BrokerId>,
 }
@@ -241,6 +282,17 @@ pub struct AlterPartition {
     pub isr: Vec<(BrokerId, Option<BrokerEpoch>)>,
     /// The unclean leader's log is recovered.
     pub recovered: bool,
+}
+
+/// How far a broker's log of one partition reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The partition.
+    pub id: PartitionId,
+    /// The leader epoch of its last record; `None` for an empty log.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// The offset that its next record would get.
+    pub log_end_offset: Offset,
 }
 
 /// What kind of leader to elect.

@@ -8,39 +8,81 @@
 //!   below `min.insync.replicas` holds everything below the high watermark, which stands still
 //!   from then on (P-5, KIP-966).
 //! * The ELR is empty whenever the ISR has `min.insync.replicas` members.
-//! * The only fenced member an ISR can have is its last one.
+//! * The only member out of service that an ISR can have is its last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla_types::{BrokerId, PartitionId};
+use ottla_types::{BrokerId, FlushMode, PartitionId};
 
 use crate::settings::TopicRules;
 use crate::{BrokerRecord, Image, PartitionRecord, TopicImage};
 
-/// Brokers that may be elected: not fenced, not shutting down, with a live stream.
-pub(crate) fn electable(image: &Image, live: &BTreeSet<BrokerId>) -> BTreeSet<BrokerId> {
-    in_service(&image.brokers)
-        .filter(|broker| live.contains(broker))
-        .collect()
+/// Brokers that may lead, and which of them should not.
+#[derive(Debug, Default)]
+pub(crate) struct Electable {
+    /// In service, with a live stream.
+    pub(crate) brokers: BTreeSet<BrokerId>,
+    /// Those whose disk is full: elected only where nobody else can be (P-23).
+    pub(crate) full: BTreeSet<BrokerId>,
+}
+
+impl Electable {
+    fn of<'a>(brokers: impl Iterator<Item = &'a BrokerRecord>) -> Electable {
+        let mut electable = Electable::default();
+        for broker in brokers {
+            electable.brokers.insert(broker.broker_id);
+            if broker.no_space {
+                electable.full.insert(broker.broker_id);
+            }
+        }
+        electable
+    }
+
+    fn with_room(&self, broker: BrokerId) -> bool {
+        self.brokers.contains(&broker) && !self.full.contains(&broker)
+    }
+
+    /// The first of `members` that may lead and has room, else the first that may lead.
+    pub(crate) fn first_of(&self, members: &[BrokerId]) -> Option<BrokerId> {
+        self.first_with_room(members)
+            .or_else(|| members.iter().copied().find(|id| self.brokers.contains(id)))
+    }
+
+    fn first_with_room(&self, members: &[BrokerId]) -> Option<BrokerId> {
+        members.iter().copied().find(|id| self.with_room(*id))
+    }
+}
+
+/// Brokers that may be elected: in service, with a live stream.
+pub(crate) fn electable(image: &Image, live: &BTreeSet<BrokerId>) -> Electable {
+    Electable::of(in_service(&image.brokers).filter(|broker| live.contains(&broker.broker_id)))
 }
 
 /// Brokers that may start in the ISR of a new partition, which has nothing to lose yet: as
 /// [`electable`], but where no stream is known of, every broker in service.
-pub(crate) fn startable(image: &Image, live: &BTreeSet<BrokerId>) -> BTreeSet<BrokerId> {
+pub(crate) fn startable(image: &Image, live: &BTreeSet<BrokerId>) -> Electable {
     if live.is_empty() {
-        in_service(&image.brokers).collect()
+        Electable::of(in_service(&image.brokers))
     } else {
         electable(image, live)
     }
 }
 
-fn in_service(brokers: &BTreeMap<BrokerId, Arc<BrokerRecord>>) -> impl Iterator<Item = BrokerId> {
-    let serving = |broker: &&Arc<BrokerRecord>| !broker.fenced && !broker.in_controlled_shutdown;
-    brokers
-        .values()
-        .filter(serving)
-        .map(|broker| broker.broker_id)
+fn in_service(
+    brokers: &BTreeMap<BrokerId, Arc<BrokerRecord>>,
+) -> impl Iterator<Item = &BrokerRecord> {
+    let brokers = brokers.values().map(AsRef::as_ref);
+    brokers.filter(|broker: &&BrokerRecord| broker.in_service())
+}
+
+impl PartitionRecord {
+    /// Whether this says anything about what the broker's replica is worth.
+    pub(crate) fn is_about(&self, broker: BrokerId) -> bool {
+        self.isr.contains(&broker)
+            || self.elr.contains(&broker)
+            || self.reported_logs.iter().any(|log| log.broker_id == broker)
+    }
 }
 
 /// Works out a change for every partition that it concerns; one pass over the cluster.
@@ -130,6 +172,26 @@ pub(crate) fn leave_unclean(record: &mut PartitionRecord, broker: BrokerId) {
     }
 }
 
+/// A replica's log directory failed. What it counted in mode `ack` was flushed before: where it is
+/// the last one known it stays, because it may come back whole; elsewhere the others go on
+/// without it. In mode `page` what it counted may be gone (P-25).
+pub(crate) fn leave_failed(record: &mut PartitionRecord, broker: BrokerId, mode: FlushMode) {
+    forget_report(record, broker);
+    let mut members = record.isr.iter().chain(&record.elr);
+    if mode == FlushMode::Ack && members.all(|member| *member == broker) {
+        if record.leader == Some(broker) {
+            record.leader = None;
+        }
+    } else {
+        leave_unclean(record, broker);
+    }
+}
+
+/// What a broker said of its log in a former registration counts no more.
+pub(crate) fn forget_report(record: &mut PartitionRecord, broker: BrokerId) {
+    record.reported_logs.retain(|log| log.broker_id != broker);
+}
+
 /// Puts a new ISR in place. Who leaves it while it is below min ISR becomes an eligible leader
 /// replica; with enough members there are none.
 pub(crate) fn replace_isr(record: &mut PartitionRecord, isr: Vec<BrokerId>, min_isr: usize) {
@@ -153,40 +215,81 @@ pub(crate) fn forget_elr_if_enough(record: &mut PartitionRecord, min_isr: usize)
 }
 
 /// Elects a leader for a partition that has none: in assignment order the first of the ISR, else
-/// the first of the ELR, else, if that is allowed, any replica. Leaves it without one where
-/// nobody qualifies.
+/// the first of the ELR, else the longest log of the last known members, else, if that is
+/// allowed, any replica. Leaves it without one where nobody qualifies.
+///
+/// ISR, ELR and last known members are kept in assignment order; of each, a member with room on
+/// its disk comes before one without.
 pub(crate) fn elect(
     record: &mut PartitionRecord,
-    electable: &BTreeSet<BrokerId>,
+    electable: &Electable,
     min_isr: usize,
     unclean: bool,
 ) {
     if record.leader.is_some() {
         return;
     }
-    let first_of = |members: &[BrokerId]| {
-        let qualifies = |broker: &&BrokerId| members.contains(broker) && electable.contains(broker);
-        record.replicas.iter().find(qualifies).copied()
-    };
-    if let Some(leader) = first_of(&record.isr) {
-        record.leader = Some(leader);
-    } else if let Some(leader) = first_of(&record.elr) {
-        record.leader = Some(leader);
+    if let Some(leader) = electable.first_of(&record.isr) {
+        lead(record, leader);
+    } else if let Some(leader) = electable.first_of(&record.elr) {
+        lead(record, leader);
         replace_isr(record, vec![leader], min_isr);
+    } else if let Some(leader) = electable.first_of(&longest_logs(record)) {
+        lead_alone(record, leader);
+        record.possible_loss = true;
     } else if unclean {
-        let last_known = first_of(&record.last_known_elr);
-        let Some(leader) = last_known.or_else(|| first_of(&record.replicas)) else {
-            return;
-        };
-        // Its log is the truth now: nobody else is known to agree with it.
-        record.leader = Some(leader);
-        record.isr = vec![leader];
-        record.elr.clear();
-        record.recovering = true;
-    } else {
-        return;
+        let last_known = electable.first_of(&record.last_known_elr);
+        if let Some(leader) = last_known.or_else(|| electable.first_of(&record.replicas)) {
+            lead_alone(record, leader);
+        }
     }
+}
+
+/// Makes a member of the ISR, or whoever becomes one next, the leader.
+pub(crate) fn lead(record: &mut PartitionRecord, leader: BrokerId) {
+    record.leader = Some(leader);
     record.last_known_elr.clear();
+    record.reported_logs.clear();
+    record.possible_loss = false;
+}
+
+/// Its log is the truth now: nobody else is known to agree with it.
+fn lead_alone(record: &mut PartitionRecord, leader: BrokerId) {
+    lead(record, leader);
+    record.isr = vec![leader];
+    record.elr.clear();
+    record.recovering = true;
+}
+
+/// Whose logs are the longest (last epoch, then end), once every last known member has said how
+/// long its own is; none while anybody in ISR or ELR may still come back whole.
+fn longest_logs(record: &PartitionRecord) -> Vec<BrokerId> {
+    if !record.isr.is_empty() || !record.elr.is_empty() {
+        return Vec::new();
+    }
+    let length = |broker: &BrokerId| {
+        let mut reports = record.reported_logs.iter();
+        let log = reports.find(|log| log.broker_id == *broker)?;
+        Some((log.last_epoch, log.log_end_offset))
+    };
+    let lengths: Option<Vec<_>> = record.last_known_elr.iter().map(length).collect();
+    let longest = lengths.and_then(|lengths| lengths.into_iter().max());
+    let last_known = record.last_known_elr.iter().copied();
+    last_known
+        .filter(|broker| longest.is_some() && length(broker) == longest)
+        .collect()
+}
+
+/// A leader whose disk is full gives way to a member in sync that has room (P-23); where nobody
+/// has any, nothing changes.
+pub(crate) fn relieve(record: &mut PartitionRecord, electable: &Electable) {
+    if record
+        .leader
+        .is_some_and(|leader| electable.full.contains(&leader))
+        && let Some(successor) = electable.first_with_room(&record.isr)
+    {
+        lead(record, successor);
+    }
 }
 
 fn sort_by_assignment(replicas: &[BrokerId], members: &mut [BrokerId]) {
@@ -196,14 +299,16 @@ fn sort_by_assignment(replicas: &[BrokerId], members: &mut [BrokerId]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_types::{LeaderEpoch, PartitionEpoch};
 
     fn brokers(ids: &[i32]) -> Vec<BrokerId> {
         ids.iter().copied().map(BrokerId).collect()
     }
 
-    fn set(ids: &[i32]) -> BTreeSet<BrokerId> {
-        ids.iter().copied().map(BrokerId).collect()
+    fn set(ids: &[i32]) -> Electable {
+        Electable {
+            brokers: ids.iter().copied().map(BrokerId).collect(),
+            full: BTreeSet::new(),
+        }
     }
 
     fn partition(isr: &[i32], elr: &[i32], leader: Option<i32>) -> PartitionRecord {
@@ -211,13 +316,8 @@ mod tests {
             replicas: brokers(&[1, 2, 3]),
             isr: brokers(isr),
             elr: brokers(elr),
-            last_known_elr: Vec::new(),
-            adding_replicas: Vec::new(),
-            removing_replicas: Vec::new(),
             leader: leader.map(BrokerId),
-            leader_epoch: LeaderEpoch::ZERO,
-            partition_epoch: PartitionEpoch::ZERO,
-            recovering: false,
+            ..PartitionRecord::default()
         }
     }
 

@@ -54,10 +54,12 @@ impl Image {
         let set = |members: &[BrokerId]| members.iter().copied().collect::<BTreeSet<_>>();
         let (replicas, isr, elr) = (set(&record.replicas), set(&record.isr), set(&record.elr));
         let last_known = set(&record.last_known_elr);
-        let serves = |id: &BrokerId| {
-            self.broker(*id)
-                .is_some_and(|broker| !broker.fenced && !broker.in_controlled_shutdown)
-        };
+        let serves = |id: &BrokerId| self.broker(*id).is_some_and(BrokerRecord::in_service);
+        let reports_count = record.reported_logs.iter().all(|log| {
+            let broker = self.broker(log.broker_id);
+            last_known.contains(&log.broker_id)
+                && broker.is_some_and(|broker| broker.epoch == log.broker_epoch)
+        });
         let distinct = replicas.len() == record.replicas.len()
             && isr.len() == record.isr.len()
             && elr.len() == record.elr.len();
@@ -102,6 +104,7 @@ impl Image {
                 record.leader.is_none() || last_known.is_empty(),
                 "last known ones beside a leader",
             ),
+            (reports_count, "a log reported by nobody it is asked of"),
         ]
         .into_iter()
         .filter_map(|(holds, what)| (!holds).then_some(what))

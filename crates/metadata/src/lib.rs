@@ -28,11 +28,11 @@ pub use apply::{Applied, ClusterState, PARTITIONS_PER_REQUEST_MAX, PRODUCER_ID_B
 pub use codec::{CodecError, decode, encode};
 pub use command::{
     AlterConfigOp, AlterPartition, AlterPartitionError, Command, CommandError, ConfigAlteration,
-    CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic, ElectLeaders, ElectionKind, Outcome,
-    Registration, TopicRef,
+    CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic, ElectLeaders, ElectionKind,
+    LogReport, Outcome, Registration, TopicRef,
 };
 pub use image::{Image, TopicImage};
 pub use invariants::violations_between;
 pub use record::{
-    BrokerRecord, ConfigResource, Endpoint, PartitionRecord, Record, SecurityProtocol,
+    BrokerRecord, ConfigResource, Endpoint, PartitionRecord, Record, ReportedLog, SecurityProtocol,
 };

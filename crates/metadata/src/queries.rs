@@ -75,6 +75,14 @@ impl Image {
         self.brokers.get(&broker_id).map(AsRef::as_ref)
     }
 
+    /// Whether clients are told that replicas on this broker are offline: it is not registered,
+    /// fenced, or its disk has failed.
+    #[must_use]
+    pub fn is_replica_offline(&self, broker_id: BrokerId) -> bool {
+        self.broker(broker_id)
+            .is_none_or(|broker| broker.fenced || !broker.offline_directories.is_empty())
+    }
+
     /// Every partition, by topic id.
     pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &PartitionRecord)> {
         self.topics.values().flat_map(|topic| {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use ottla_types::{
-    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, TopicId,
+    BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, Offset, PartitionEpoch, PartitionId, ProducerId,
+    TopicId,
 };
 
 /// One decided fact. Each carries the whole new value, so that folding one twice changes nothing.
@@ -70,7 +71,7 @@ pub enum Record {
 /// * `leader` is in `isr` (or was elected from `elr` into it) or `None`.
 /// * `isr` is within `replicas`; `isr` and `elr` share no broker; `replicas` are distinct.
 /// * Without a leader, `isr` may be one fenced broker, or empty after an unclean restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRecord {
     /// Assigned brokers, the preferred leader first.
     pub replicas: Vec<BrokerId>,
@@ -83,6 +84,10 @@ pub struct PartitionRecord {
     /// electable, but the best an operator can ask for once ISR and ELR are both empty.
     #[serde(default)]
     pub last_known_elr: Vec<BrokerId>,
+    /// How long the logs of `last_known_elr` are, of those that have said so in their present
+    /// registration: in mode `page` the longest leads once all have.
+    #[serde(default)]
+    pub reported_logs: Vec<ReportedLog>,
     /// Replicas being added by a reassignment.
     #[serde(default)]
     pub adding_replicas: Vec<BrokerId>,
@@ -98,6 +103,23 @@ pub struct PartitionRecord {
     /// The leader was elected uncleanly and has not reported its log recovered yet.
     #[serde(default)]
     pub recovering: bool,
+    /// The leader was elected because its log was the longest of `last_known_elr`: records that
+    /// were acknowledged before they were flushed may be gone (P-13).
+    #[serde(default)]
+    pub possible_loss: bool,
+}
+
+/// How far the log of a replica reaches, as it said when nobody led.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedLog {
+    /// Whose log.
+    pub broker_id: BrokerId,
+    /// The registration in which it said so.
+    pub broker_epoch: BrokerEpoch,
+    /// The leader epoch of its last record; `None` for an empty log.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// The offset that its next record would get.
+    pub log_end_offset: Offset,
 }
 
 /// How a listener is secured.
@@ -149,6 +171,24 @@ pub struct BrokerRecord {
     /// It asked to shut down and takes no new leaderships.
     #[serde(default)]
     pub in_controlled_shutdown: bool,
+    /// Log directories that failed in this registration (P-25). Which partitions lie in which is
+    /// not known here: one that failed counts as all of them.
+    #[serde(default)]
+    pub offline_directories: Vec<Uuid>,
+    /// Its disk has no room for producers' records: it leads only where nobody else can (P-23).
+    #[serde(default)]
+    pub no_space: bool,
+    /// The flush mode of its replicas of a topic whose configs name none.
+    #[serde(default)]
+    pub default_flush_mode: FlushMode,
+}
+
+impl BrokerRecord {
+    /// Whether its replicas may be in sync or lead: neither fenced nor stopping, its disks fine.
+    #[must_use]
+    pub fn in_service(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown && self.offline_directories.is_empty()
+    }
 }
 
 /// What a dynamic config belongs to.
@@ -160,6 +200,8 @@ pub enum ConfigResource {
     Broker(BrokerId),
     /// The default of all brokers.
     ClusterDefault,
+    /// What the configuration file of the active controller says, below every dynamic config.
+    ControllerFile,
     /// A group, by id.
     Group(String),
 }

@@ -1,7 +1,7 @@
 //! The few configs that decide about replicas, as controllers and leaders must both read them.
 //!
-//! Only dynamic configs are seen: every controller applies a command alike, whatever its own
-//! configuration file says (C-2).
+//! Only what is in the image is seen: every controller applies a command alike, whatever its own
+//! configuration file says (C-2). What the file of the active one says is in the image too.
 
 use ottla_types::{BrokerId, FlushMode};
 
@@ -60,6 +60,12 @@ impl Image {
         TopicRules {
             min_insync_replicas: value(MIN_INSYNC_REPLICAS).and_then(parse_min_isr),
             unclean_leader_election: value(UNCLEAN_LEADER_ELECTION_ENABLE)
+                .or_else(|| {
+                    self.dynamic(
+                        &ConfigResource::ControllerFile,
+                        UNCLEAN_LEADER_ELECTION_ENABLE,
+                    )
+                })
                 .is_some_and(|text| text.trim().eq_ignore_ascii_case("true")),
         }
     }

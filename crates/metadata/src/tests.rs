@@ -3,6 +3,7 @@
 mod admin;
 mod brokers;
 mod configs;
+mod disks;
 mod histories;
 mod replicas;
 mod steps;

@@ -146,6 +146,8 @@ metrics! {
         "Leaders of partitions elected (M-7)."
     UNCLEAN_ELECTIONS Counter "kafka_controller_controllerstats_uncleanleaderelections_total"
         "Leaders elected from outside the in-sync set (M-6)."
+    POSSIBLE_LOSS_ELECTIONS Counter "ottla_controller_possible_loss_elections_total"
+        "Leaders elected for the longest log after every replica lost power (P-13)."
     TERM Gauge "kafka_server_raftmetrics_current_epoch" "Term of the controller quorum."
 }
 

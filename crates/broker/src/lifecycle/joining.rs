@@ -34,6 +34,9 @@ pub(super) fn registration(config: &BrokerConfig, opened: &OpenedDir) -> Registr
         unclean: opened.new_directory,
         damaged: std::collections::BTreeSet::new(),
         power_cut: power_cut.then_some(default_mode),
+        default_flush_mode: default_mode,
+        // Filled in with each attempt.
+        offline_directories: Vec::new(),
         live: std::collections::BTreeSet::new(),
     }
 }

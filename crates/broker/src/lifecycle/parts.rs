@@ -247,6 +247,7 @@ impl Parts {
             space: Arc::clone(&self.space),
             trash: Arc::clone(&self.trash),
             clock: self.clock,
+            directory_failed: Arc::clone(&self.directory_failed),
             shutdown: self.stop.clone(),
         };
         self.tasks.spawn(maintenance.run());

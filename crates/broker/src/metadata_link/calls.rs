@@ -29,6 +29,8 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(50);
 /// Applying waits for a quorum; one attempt waits no longer than this.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A controller that could not be connected to is asked after the others for this long.
+const BELIEVED_UNREACHABLE: Duration = Duration::from_millis(500);
 /// An image may be large.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -49,17 +51,25 @@ impl Inner {
             .unwrap_or_default()
     }
 
-    /// The active controller's address, or the next voter to ask.
+    /// The active controller's address, or the next voter to ask: of those that could be
+    /// connected to lately, if there are any.
     pub(super) fn controller(&self) -> Option<(BrokerId, String)> {
         if let Some(active) = self.active.borrow().clone() {
             return Some(active);
         }
         let turn = self.next_voter.load(Ordering::Relaxed);
-        let count = self.config.controllers.len();
-        self.config
-            .controllers
-            .get(turn.checked_rem(count)?)
-            .cloned()
+        let voters = &self.config.controllers;
+        let start = turn.checked_rem(voters.len())?;
+        let mut round = voters.iter().cycle().skip(start).take(voters.len());
+        let reachable = round.find(|(_, address)| !self.is_unreachable(address));
+        reachable.or_else(|| voters.get(start)).cloned()
+    }
+
+    fn is_unreachable(&self, address: &str) -> bool {
+        let unreachable = self.unreachable.lock();
+        unreachable
+            .get(address)
+            .is_some_and(|since| since.elapsed() < BELIEVED_UNREACHABLE)
     }
 
     /// `address` did not help; whoever else was found active meanwhile stays.
@@ -96,7 +106,10 @@ impl Inner {
             None => (!hint.address.is_empty()).then(|| hint.address.clone()),
         };
         match address {
-            Some(address) if hint.node_id >= 0 && address != from => {
+            // Followers name a leader that has died until they have another.
+            Some(address)
+                if hint.node_id >= 0 && address != from && !self.is_unreachable(&address) =>
+            {
                 self.found_active(id, &address);
             }
             Some(_) | None => self.rotate(from),
@@ -111,14 +124,19 @@ impl Inner {
         let channel = match known {
             Some(channel) => channel,
             None => {
-                let channel = Endpoint::from_shared(format!("http://{address}"))?
+                let connected = Endpoint::from_shared(format!("http://{address}"))?
                     .connect_timeout(CONNECT_TIMEOUT)
                     .tcp_nodelay(true)
                     .http2_keep_alive_interval(Duration::from_secs(1))
                     .keep_alive_timeout(Duration::from_secs(1))
                     .keep_alive_while_idle(true)
                     .connect()
-                    .await?;
+                    .await;
+                let channel = connected.inspect_err(|_| {
+                    let (address, now) = (address.to_owned(), Instant::now());
+                    self.unreachable.lock().insert(address, now);
+                })?;
+                self.unreachable.lock().remove(address);
                 self.channels
                     .lock()
                     .insert(address.to_owned(), channel.clone());

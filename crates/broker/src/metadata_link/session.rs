@@ -17,6 +17,8 @@ use ottla_rpc::{
     controller::{Heartbeat, HeartbeatReply, heartbeat_reply},
     convert,
 };
+use ottla_types::BrokerEpoch;
+use uuid::Uuid;
 
 use super::{Inner, calls};
 
@@ -33,7 +35,7 @@ const DUPLICATE_RETRY: Duration = Duration::from_millis(250);
 pub(super) async fn run(inner: &Arc<Inner>) {
     let mut back_off = BACK_OFF_MIN;
     loop {
-        if inner.broker_epoch.load(Ordering::SeqCst) < 0 && !register(inner).await {
+        if inner.registration.epoch().is_none() && !register(inner).await {
             continue;
         }
         let connected = heartbeats(inner).await;
@@ -49,28 +51,19 @@ pub(super) async fn run(inner: &Arc<Inner>) {
 
 /// True once this broker has an epoch.
 async fn register(inner: &Arc<Inner>) -> bool {
-    let Some(registration) = inner.registration.lock().clone() else {
+    let Some(mut registration) = inner.registration.wanted() else {
         inner.heartbeat.notified().await;
         return false;
     };
+    registration.offline_directories = inner.offline_directories.lock().clone();
     let incarnation = registration.incarnation;
     let command = Command::RegisterBroker(registration);
     let deadline = Instant::now() + REGISTER_TIMEOUT;
     match calls::execute_until(inner, &command, deadline).await {
         Ok((_, Outcome::Registered { broker_epoch })) => {
-            let mut current = inner.registration.lock();
-            let Some(registration) = current.as_mut().filter(|r| r.incarnation == incarnation)
-            else {
+            if !inner.registration.taken(incarnation, broker_epoch) {
                 return false;
-            };
-            // Told once: the process lives on, and loses nothing with its registration.
-            registration.unclean = false;
-            registration.damaged.clear();
-            registration.power_cut = None;
-            inner
-                .broker_epoch
-                .store(broker_epoch.get(), Ordering::SeqCst);
-            drop(current);
+            }
             inner.metrics.registrations.one();
             info!(%broker_epoch, "registered");
             (inner.feed)(inner.image.load_full(), super::Changed::default());
@@ -101,39 +94,36 @@ async fn register(inner: &Arc<Inner>) -> bool {
 
 /// The controller does not know our registration. If our image does, that controller has only just
 /// begun to lead and is behind it; for a while it is believed to catch up.
-fn is_behind(inner: &Inner) -> bool {
+fn is_behind(inner: &Inner, broker_epoch: BrokerEpoch) -> bool {
     let image = inner.image.load();
-    let epoch = inner.broker_epoch.load(Ordering::SeqCst);
     let known = image
         .broker(inner.config.broker_id)
-        .is_some_and(|b| b.epoch.get() == epoch);
+        .is_some_and(|broker| broker.epoch == broker_epoch);
     let mut since = inner.stale_since.lock();
     let first = *since.get_or_insert_with(Instant::now);
     known && first.elapsed() < BELIEVED_BEHIND
 }
 
 /// The registration is not the current one: another life of this broker begins.
-fn stale(inner: &Inner, reason: &str) {
+fn stale(inner: &Inner, broker_epoch: BrokerEpoch, reason: &str) {
     *inner.stale_since.lock() = None;
-    warn!(reason, "registration is stale");
-    if let Some(registration) = inner.registration.lock().as_mut() {
-        registration.incarnation = uuid::Uuid::new_v4();
+    if inner.registration.end(broker_epoch) {
+        warn!(reason, "registration is stale");
+        inner.session.send_modify(|state| state.unfenced = false);
     }
-    inner.broker_epoch.store(-1, Ordering::SeqCst);
-    inner.session.send_modify(|state| state.unfenced = false);
 }
 
-fn heartbeat(inner: &Inner, broker_epoch: i64) -> Heartbeat {
-    let incarnation = inner.registration.lock().as_ref().map(|r| r.incarnation);
+fn heartbeat(inner: &Inner, (broker_epoch, incarnation): (BrokerEpoch, Uuid)) -> Heartbeat {
     let offline = inner.offline_directories.lock();
     Heartbeat {
         broker_id: inner.config.broker_id.get(),
-        broker_epoch,
-        incarnation: convert::uuid_bytes(incarnation.unwrap_or_default()),
+        broker_epoch: broker_epoch.get(),
+        incarnation: convert::uuid_bytes(incarnation),
         metadata_index: inner.image.load().index,
         ready: inner.ready.load(Ordering::SeqCst),
         want_shutdown: inner.want_shutdown.load(Ordering::SeqCst),
         offline_directories: offline.iter().map(|id| convert::uuid_bytes(*id)).collect(),
+        no_space: inner.no_space.load(Ordering::SeqCst),
     }
 }
 
@@ -142,7 +132,9 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
     let Some((id, address)) = inner.controller() else {
         return false;
     };
-    let broker_epoch = inner.broker_epoch.load(Ordering::SeqCst);
+    let Some(life) = inner.registration.current() else {
+        return false;
+    };
     let (send, receive) = mpsc::channel(16);
     let opening = async {
         let mut client = inner
@@ -150,7 +142,7 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
             .await
             .map_err(|error| error.to_string())?;
         // The first heartbeat goes with the call.
-        let _ = send.send(heartbeat(inner, broker_epoch)).await;
+        let _ = send.send(heartbeat(inner, life)).await;
         let replies = client.session(ReceiverStream::new(receive)).await;
         replies
             .map(tonic::Response::into_inner)
@@ -198,7 +190,7 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
             reply = replies.message() => {
                 answered_at = Instant::now();
                 match reply {
-                    Ok(Some(reply)) => match on_reply(inner, &address, reply) {
+                    Ok(Some(reply)) => match on_reply(inner, &address, life.0, reply) {
                         Answer::Accepted => {
                             inner.found_active(id, &address);
                             accepted = true;
@@ -219,7 +211,7 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
                 false
             }
         };
-        if inner.broker_epoch.load(Ordering::SeqCst) != broker_epoch {
+        if inner.registration.epoch() != Some(life.0) {
             return accepted;
         }
         if answered_at.elapsed() > session {
@@ -227,7 +219,7 @@ async fn heartbeats(inner: &Arc<Inner>) -> bool {
             inner.rotate(&address);
             return accepted;
         }
-        if beat && send.try_send(heartbeat(inner, broker_epoch)).is_err() {
+        if beat && send.try_send(heartbeat(inner, life)).is_err() {
             debug!(%address, "heartbeat not sent: the stream is stuck");
         }
     }
@@ -238,7 +230,12 @@ enum Answer {
     Leave,
 }
 
-fn on_reply(inner: &Inner, address: &str, reply: HeartbeatReply) -> Answer {
+fn on_reply(
+    inner: &Inner,
+    address: &str,
+    broker_epoch: BrokerEpoch,
+    reply: HeartbeatReply,
+) -> Answer {
     match reply.result {
         Some(heartbeat_reply::Result::Accepted(accepted)) => {
             *inner.stale_since.lock() = None;
@@ -260,10 +257,10 @@ fn on_reply(inner: &Inner, address: &str, reply: HeartbeatReply) -> Answer {
             Answer::Leave
         }
         Some(heartbeat_reply::Result::Stale(reason)) => {
-            if is_behind(inner) {
+            if is_behind(inner, broker_epoch) {
                 debug!(address, reason, "the controller is behind");
             } else {
-                stale(inner, &reason);
+                stale(inner, broker_epoch, &reason);
             }
             Answer::Leave
         }

@@ -64,6 +64,7 @@ impl Partition {
             last_epoch: last_epoch.map_or(-1, LeaderEpoch::get),
             flushed_offset: marks.flushed_offset.get(),
             unsubscribe: false,
+            no_space: self.no_space,
         };
         env.fetchers.subscribe(leader, message);
     }
@@ -119,7 +120,10 @@ impl Partition {
 
     fn on_append_failed(&mut self, env: &Env, now: Now, error: &AppendError) {
         match error {
-            AppendError::NoSpace => self.on_no_space(env, now),
+            AppendError::NoSpace => {
+                env.space.deny();
+                self.on_no_space(env, now);
+            }
             AppendError::TooManyFiles => {
                 warn!(topic = %self.topic, partition = %self.id.partition, %error, "append");
                 self.replica.back_off(now.at, NO_SPACE_BACK_OFF_MS);

@@ -118,7 +118,7 @@ impl Partition {
                 leader_epoch: input.leader_epoch,
                 log_end_offset: input.log_end_offset,
                 flushed_offset: input.flushed_offset,
-                no_space: false,
+                no_space: input.no_space,
             },
         );
         self.advance_session(env, input.follower);

@@ -252,8 +252,14 @@ impl Partition {
                 for (ticket, _) in tickets {
                     ticket.answer(Err(answer.clone()));
                 }
-                if let AppendError::Io(_) = &error {
-                    self.fail(env, &error);
+                match &error {
+                    AppendError::Io(_) => self.fail(env, &error),
+                    AppendError::NoSpace => env.space.deny(),
+                    AppendError::Corrupt(_)
+                    | AppendError::BatchTooLarge { .. }
+                    | AppendError::OutOfOrder { .. }
+                    | AppendError::EpochRegressed { .. }
+                    | AppendError::OffsetsExhausted => {}
                 }
                 return;
             }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ottla_replication::{Role, lineage::EpochStart};
+use ottla_metadata::{Image, LogReport, PartitionRecord};
+use ottla_replication::{Role, lineage, lineage::EpochStart};
 use ottla_storage::{Log, PartitionMarks};
 
 use crate::{api::ReplicaRole, shard::env::Env};
@@ -59,6 +60,28 @@ impl Partition {
             log_start_offset: log.log_start_offset(),
             high_watermark: self.replica.high_watermark(),
         })
+    }
+
+    /// Tells the controller how long this log is, if it cannot name a leader before it knows.
+    pub(super) fn report_log(&self, env: &Env, image: &Image, record: &PartitionRecord) {
+        let Some(broker_epoch) = image.broker(env.broker_id).map(|broker| broker.epoch) else {
+            return;
+        };
+        let said = record
+            .reported_logs
+            .iter()
+            .any(|log| log.broker_id == env.broker_id && log.broker_epoch == broker_epoch);
+        if said || self.log.is_none() || !image.asks_for_log(&self.topic, record, env.broker_id) {
+            return;
+        }
+        let marks = self.replica.marks();
+        let last_epoch =
+            lineage::last_record_epoch(&self.epochs, marks.log_start_offset, marks.log_end_offset);
+        env.proposer.logs.report(LogReport {
+            id: self.id,
+            last_epoch,
+            log_end_offset: marks.log_end_offset,
+        });
     }
 
     pub(super) fn drop_empty_epochs(&mut self, env: &Env) {

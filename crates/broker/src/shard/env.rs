@@ -70,9 +70,22 @@ pub(crate) fn shard_of(id: PartitionId, shards: usize) -> usize {
 pub(crate) struct Space {
     produce_blocked: AtomicBool,
     replication_blocked: AtomicBool,
+    denied: Notify,
 }
 
 impl Space {
+    /// The disk refused a write for lack of room: nothing more is tried until it is found to have
+    /// some.
+    pub(crate) fn deny(&self) {
+        self.set(true, true);
+        self.denied.notify_one();
+    }
+
+    /// Waits until the disk has refused a write.
+    pub(crate) async fn denied(&self) {
+        self.denied.notified().await;
+    }
+
     pub(crate) fn produce_blocked(&self) -> bool {
         self.produce_blocked.load(Ordering::Relaxed)
     }

@@ -52,6 +52,7 @@ pub(crate) struct SubscribeInput {
     pub(crate) log_end_offset: Offset,
     pub(crate) last_epoch: Option<LeaderEpoch>,
     pub(crate) flushed_offset: Offset,
+    pub(crate) no_space: bool,
     pub(crate) lane: Arc<Lane>,
 }
 

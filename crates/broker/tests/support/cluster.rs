@@ -28,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) brokers: BTreeMap<i32, Broker>,
     /// Brokers that find their disk full when they start.
     pub(crate) full: BTreeSet<i32>,
+    /// Brokers that find too little room for producers' records when they start.
+    pub(crate) nearly_full: BTreeSet<i32>,
     dirs: BTreeMap<i32, PathBuf>,
     _root: tempfile::TempDir,
 }
@@ -39,6 +41,7 @@ impl Cluster {
             controller: FakeController::start().await,
             brokers: BTreeMap::new(),
             full: BTreeSet::new(),
+            nearly_full: BTreeSet::new(),
             dirs: BTreeMap::new(),
             _root: root,
         };
@@ -63,8 +66,10 @@ impl Cluster {
         config.flush_threads = 4;
         config.io_threads = 2;
         config.replica_lag_time_ms_max = 2_000;
-        config.produce_free_bytes_min = 0;
-        config.replication_free_bytes_min = if self.full.contains(&id) { u64::MAX } else { 0 };
+        let least = |matters: bool| if matters { u64::MAX } else { 0 };
+        config.produce_free_bytes_min = least(self.nearly_full.contains(&id));
+        config.replication_free_bytes_min = least(self.full.contains(&id));
+        config.high_watermark_checkpoint_interval_ms = 200;
         config.topic_settings = Arc::new(|image, topic| {
             let resource = ConfigResource::Topic(topic.to_owned());
             let configs = image.configs_of(&resource);

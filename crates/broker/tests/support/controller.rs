@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use ottla_metadata::{ClusterState, Command, Image, Outcome, Record, decode, encode};
+use ottla_metadata::{BrokerRecord, ClusterState, Command, Image, Outcome, Record, decode, encode};
 use ottla_rpc::controller::{
     Applied, DescribeQuorumReply, DescribeQuorumRequest, ExecuteReply, ExecuteRequest, Heartbeat,
     HeartbeatAccepted, HeartbeatReply, MetadataUpdate, SubscribeRequest,
@@ -82,6 +82,9 @@ impl FakeController {
             Command::FenceBroker { live, .. }
             | Command::UnfenceBroker { live, .. }
             | Command::BeginControlledShutdown { live, .. }
+            | Command::FailDirectories { live, .. }
+            | Command::ReportSpace { live, .. }
+            | Command::ReportLogs { live, .. }
             | Command::CreateTopics { live, .. }
             | Command::CreatePartitions { live, .. }
             | Command::AlterPartition { live, .. }
@@ -121,6 +124,7 @@ impl FakeController {
             let result = Some(heartbeat_reply::Result::Stale("not registered".to_owned()));
             return HeartbeatReply { result };
         };
+        self.hear_of_disks(beat, &broker);
         let mut may_shut_down = false;
         if beat.want_shutdown {
             if !broker.in_controlled_shutdown {
@@ -149,6 +153,35 @@ impl FakeController {
         };
         HeartbeatReply {
             result: Some(heartbeat_reply::Result::Accepted(accepted)),
+        }
+    }
+
+    /// Takes down what a heartbeat says of the broker's disks.
+    fn hear_of_disks(&self, beat: &Heartbeat, broker: &BrokerRecord) {
+        let (broker_id, broker_epoch) = (broker.broker_id, broker.epoch);
+        let directories: Vec<_> = beat
+            .offline_directories
+            .iter()
+            .map(|id| uuid::Uuid::from_slice(id).unwrap())
+            .collect();
+        if directories
+            .iter()
+            .any(|id| !broker.offline_directories.contains(id))
+        {
+            self.apply(Command::FailDirectories {
+                broker_id,
+                broker_epoch,
+                directories,
+                live: BTreeSet::new(),
+            });
+        }
+        if beat.no_space != broker.no_space {
+            self.apply(Command::ReportSpace {
+                broker_id,
+                broker_epoch,
+                no_space: beat.no_space,
+                live: BTreeSet::new(),
+            });
         }
     }
 

@@ -7,9 +7,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use uuid::Uuid;
 
-use ottla_metadata::{Command, Image, Outcome, Record, Registration};
+use ottla_metadata::{AlterConfigOp, Command, Image, Outcome, Record, Registration};
 use ottla_rpc::{
-    controller::{Heartbeat, HeartbeatReply, MetadataUpdate, SubscribeRequest, heartbeat_reply},
+    controller::{
+        ExecuteRequest, Heartbeat, HeartbeatReply, MetadataUpdate, SubscribeRequest,
+        heartbeat_reply,
+    },
     convert,
 };
 use ottla_types::{BrokerEpoch, BrokerId};
@@ -42,6 +45,8 @@ impl Broker {
             unclean: false,
             damaged: BTreeSet::new(),
             power_cut: None,
+            default_flush_mode: ottla_types::FlushMode::Ack,
+            offline_directories: Vec::new(),
             live: BTreeSet::new(),
         };
         match net.execute(Command::RegisterBroker(registration)).await {
@@ -63,6 +68,7 @@ impl Broker {
             ready,
             want_shutdown,
             offline_directories: Vec::new(),
+            no_space: false,
         }
     }
 
@@ -305,6 +311,124 @@ async fn a_broker_that_died_with_the_active_controller_is_fenced_by_its_refusing
     .await;
     println!("replaced after {:?}", died.elapsed());
     assert!(died.elapsed() < Duration::from_secs(6));
+    net.stop_all().await;
+}
+
+/// As with a container that was killed: its process closed its connections, and then its name no
+/// longer resolves. That is a broken stream, not silence (C-9).
+#[tokio::test]
+async fn a_broker_that_vanished_with_the_active_controller_is_fenced_before_a_session_is_over() {
+    const SESSION: Duration = Duration::from_secs(60);
+    let mut net = Net::new(3);
+    net.configure(|config| config.session_timeout = SESSION);
+    net.start_all().await;
+    let nowhere = "gone.invalid:9094";
+    // Brokers on the nodes of controllers, and one elsewhere of which only the name is as bad.
+    let (first, session) = loop {
+        let first = net.active().await;
+        let broker = Broker::register(&net, first, nowhere).await;
+        let mut session = broker.connect(&net, first).await;
+        if session.is_told(is_unfenced).await {
+            break (first, session);
+        }
+    };
+    let elsewhere = Broker::register(&net, 11, nowhere).await;
+    let mut silent = elsewhere.connect(&net, first).await;
+    silent.unfenced().await;
+
+    let died = Instant::now();
+    drop(session);
+    net.kill(first).await;
+    let active = net.active().await;
+    let mut image = Image::default();
+    let mut updates = subscribe(&net, active, 0).await;
+    follow(&mut updates, &mut image, |image| {
+        is_fenced(image, BrokerId(first)) == Some(true)
+    })
+    .await;
+    println!("fenced after {:?}", died.elapsed());
+    assert!(died.elapsed() < SESSION / 4);
+    assert_eq!(is_fenced(&image, BrokerId(11)), Some(false), "C-9");
+    net.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_failed_directory_and_a_full_disk_in_a_heartbeat_are_decided_at_once() {
+    let mut net = Net::new(1);
+    net.start_all().await;
+    let active = net.active().await;
+    let mut image = Image::default();
+    let mut updates = subscribe(&net, active, 0).await;
+    let (one, two) = (
+        Broker::register(&net, 11, "127.0.0.1:1").await,
+        Broker::register(&net, 12, "127.0.0.1:1").await,
+    );
+    let mut first = one.connect(&net, active).await;
+    let mut second = two.connect(&net, active).await;
+    first.unfenced().await;
+    second.unfenced().await;
+    net.execute(create_topic("t", 4)).await;
+    let led = |image: &Image, id| image.partitions_led_by(BrokerId(id)).count();
+    follow(&mut updates, &mut image, |image| led(image, 11) > 0).await;
+    let full = Heartbeat {
+        no_space: true,
+        ..one.beat(u64::MAX >> 1, true, false)
+    };
+    first.heartbeats.send(full.clone()).await.unwrap();
+    follow(&mut updates, &mut image, |image| led(image, 12) == 4).await;
+    assert!(image.partitions().all(|(_, record)| record.isr.len() == 2));
+    let directory = image.broker(BrokerId(11)).unwrap().directory_ids[0];
+    let failed = Heartbeat {
+        offline_directories: vec![convert::uuid_bytes(directory)],
+        ..full
+    };
+    first.heartbeats.send(failed).await.unwrap();
+    follow(&mut updates, &mut image, |image| {
+        let mut records = image.partitions();
+        records.all(|(_, record)| !record.isr.contains(&BrokerId(11)))
+    })
+    .await;
+    assert_eq!(is_fenced(&image, BrokerId(11)), Some(false));
+    assert!(image.is_replica_offline(BrokerId(11)));
+    net.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_the_active_controllers_file_says_of_elections_is_in_force() {
+    let key = "unclean.leader.election.enable";
+    let mut net = Net::new(1);
+    net.configure(|config| {
+        config
+            .file_configs
+            .insert(key.to_owned(), "true".to_owned());
+    });
+    net.start_all().await;
+    net.active().await;
+    let enabled = |net: &Net| {
+        let cluster = net.handle(1).cluster;
+        cluster.read(|image, _| image.unclean_leader_election_enabled("any"))
+    };
+    assert!(enabled(&net));
+    net.kill(1).await;
+    net.configure(|config| config.file_configs.clear());
+    net.start(1).await;
+    net.active().await;
+    assert!(!enabled(&net));
+    // A broker cannot say so in its place.
+    let alteration = ottla_metadata::ConfigAlteration {
+        resource: ottla_metadata::ConfigResource::ControllerFile,
+        ops: vec![(key.to_owned(), AlterConfigOp::Set("true".to_owned()))],
+    };
+    let command = Command::AlterConfigs {
+        alterations: vec![alteration],
+        validate_only: false,
+    };
+    let request = ExecuteRequest {
+        cluster_id: String::new(),
+        command: ottla_metadata::encode(&command).into(),
+    };
+    let status = net.client(1).execute(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
     net.stop_all().await;
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tonic::Status;
 
-use ottla_metadata::Command;
+use ottla_metadata::{Command, ConfigResource};
 use ottla_rpc::controller::{Applied, execute_reply};
 use ottla_types::BrokerId;
 
@@ -21,10 +21,8 @@ impl ControllerService {
     pub(super) async fn propose(&self, body: &[u8]) -> Result<execute_reply::Result, Status> {
         let mut command: Command = ottla_metadata::decode(body)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if matches!(command, Command::Bootstrap { .. }) {
-            return Err(Status::invalid_argument(
-                "only a controller begins a cluster",
-            ));
+        if only_for_controllers(&command) {
+            return Err(Status::invalid_argument("only a controller proposes this"));
         }
         let Some(active) = self.active().await else {
             return Ok(execute_reply::Result::NotActive(self.hint()));
@@ -68,6 +66,17 @@ fn unavailable(reason: &str) -> execute_reply::Result {
     execute_reply::Result::Unavailable(reason.to_owned())
 }
 
+/// What begins a cluster, or speaks of a controller's own file.
+fn only_for_controllers(command: &Command) -> bool {
+    match command {
+        Command::Bootstrap { .. } => true,
+        Command::AlterConfigs { alterations, .. } => alterations
+            .iter()
+            .any(|alteration| alteration.resource == ConfigResource::ControllerFile),
+        _ => false,
+    }
+}
+
 /// The field that the active controller fills in, whatever the sender wrote there.
 fn live_of(command: &mut Command) -> Option<&mut BTreeSet<BrokerId>> {
     match command {
@@ -75,6 +84,9 @@ fn live_of(command: &mut Command) -> Option<&mut BTreeSet<BrokerId>> {
         Command::FenceBroker { live, .. }
         | Command::UnfenceBroker { live, .. }
         | Command::BeginControlledShutdown { live, .. }
+        | Command::FailDirectories { live, .. }
+        | Command::ReportSpace { live, .. }
+        | Command::ReportLogs { live, .. }
         | Command::CreateTopics { live, .. }
         | Command::CreatePartitions { live, .. }
         | Command::AlterPartition { live, .. }

@@ -118,8 +118,14 @@ impl ControllerService {
                     let _ = send(answers, stale()).await;
                     return;
                 }
-                self.sessions
-                    .beat(active, own.id, own.epoch, beat(&heartbeat));
+                let beat = match beat(&heartbeat) {
+                    Ok(beat) => beat,
+                    Err(status) => {
+                        let _ = answers.send(Err(status)).await;
+                        return;
+                    }
+                };
+                self.sessions.beat(active, own.id, own.epoch, beat);
             }
             changes.mark_unchanged();
             let standing = self
@@ -173,12 +179,19 @@ fn registration(heartbeat: &Heartbeat) -> Result<Registration, Status> {
     })
 }
 
-fn beat(heartbeat: &Heartbeat) -> Beat {
-    Beat {
+fn beat(heartbeat: &Heartbeat) -> Result<Beat, Status> {
+    let offline = heartbeat.offline_directories.iter();
+    let offline: Result<Vec<Uuid>, _> = offline
+        .map(|directory| convert::uuid(directory, "offline_directories"))
+        .collect();
+    Ok(Beat {
         metadata_index: heartbeat.metadata_index,
         ready: heartbeat.ready,
         want_shutdown: heartbeat.want_shutdown,
-    }
+        offline_directories: offline
+            .map_err(|error| Status::invalid_argument(error.to_string()))?,
+        no_space: heartbeat.no_space,
+    })
 }
 
 fn stale() -> heartbeat_reply::Result {

@@ -21,11 +21,11 @@ use ottla_metadata::Command;
 use ottla_types::{BrokerEpoch, BrokerId};
 use uuid::Uuid;
 
-use super::{Action, Beat, Due, Limits, Sessions};
+use super::{Action, Beat, Due, Gone, Limits, Probe, Sessions};
 use crate::{
     cluster::Cluster,
     leadership::Active,
-    peers::{Dial, dial},
+    peers::{Dial, Peers},
     raft::Quorum,
 };
 
@@ -38,6 +38,7 @@ const PROBE_LIMIT: Duration = Duration::from_millis(200);
 pub(crate) struct SessionHub {
     quorum: Arc<Quorum>,
     cluster: Arc<Cluster>,
+    peers: Arc<Peers>,
     limits: Limits,
     sessions: Mutex<Option<Sessions>>,
     wake: Notify,
@@ -60,10 +61,16 @@ pub(crate) enum Standing {
 }
 
 impl SessionHub {
-    pub(crate) fn new(quorum: Arc<Quorum>, cluster: Arc<Cluster>, limits: Limits) -> SessionHub {
+    pub(crate) fn new(
+        quorum: Arc<Quorum>,
+        cluster: Arc<Cluster>,
+        peers: Arc<Peers>,
+        limits: Limits,
+    ) -> SessionHub {
         SessionHub {
             quorum,
             cluster,
+            peers,
             limits,
             sessions: Mutex::new(None),
             wake: Notify::new(),
@@ -116,25 +123,15 @@ impl SessionHub {
         self.changed.send_modify(|version| *version += 1);
     }
 
-    async fn propose(&self, due: Due) {
+    fn command(&self, due: Due, live: BTreeSet<BrokerId>) -> Command {
         let Due {
             broker_id,
             broker_epoch,
             action,
         } = due;
-        let live = self.live();
-        let command = match action {
+        match action {
             Action::Fence(gone) => {
-                let stopped = self.cluster.read(|image, _| {
-                    let broker = image.broker(broker_id);
-                    broker.is_some_and(|broker| broker.in_controlled_shutdown)
-                });
-                if stopped {
-                    tracing::info!(broker = %broker_id, ?gone, "fencing a broker that has stopped");
-                } else {
-                    tracing::warn!(broker = %broker_id, ?gone, "fencing a broker");
-                }
-                self.fencings.fetch_add(1, Ordering::Relaxed);
+                self.note_fencing(broker_id, gone);
                 Command::FenceBroker {
                     broker_id,
                     broker_epoch,
@@ -151,7 +148,46 @@ impl SessionHub {
                 broker_epoch,
                 live,
             },
-        };
+            Action::FailDirectories => {
+                let failed = self.with(|sessions| sessions.failed_directories(broker_id));
+                let directories = failed.unwrap_or_default();
+                tracing::warn!(broker = %broker_id, ?directories, "log directories have failed");
+                Command::FailDirectories {
+                    broker_id,
+                    broker_epoch,
+                    directories,
+                    live,
+                }
+            }
+            Action::ReportSpace { no_space } => {
+                tracing::warn!(broker = %broker_id, no_space, "a broker's disk space has changed");
+                Command::ReportSpace {
+                    broker_id,
+                    broker_epoch,
+                    no_space,
+                    live,
+                }
+            }
+        }
+    }
+
+    fn note_fencing(&self, broker_id: BrokerId, gone: Gone) {
+        let stopped = self.cluster.read(|image, _| {
+            let broker = image.broker(broker_id);
+            broker.is_some_and(|broker| broker.in_controlled_shutdown)
+        });
+        if stopped {
+            tracing::info!(broker = %broker_id, ?gone, "fencing a broker that has stopped");
+        } else {
+            tracing::warn!(broker = %broker_id, ?gone, "fencing a broker");
+        }
+        self.fencings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn propose(&self, due: Due) {
+        let live = self.live();
+        let command = self.command(due, live.clone());
+        let (broker_id, action) = (due.broker_id, due.action);
         let decided = self.quorum.propose(command).await;
         match &decided {
             Ok((index, outcome)) => {
@@ -162,7 +198,13 @@ impl SessionHub {
             }
         }
         self.sync();
-        self.with(|sessions| sessions.proposed(due, decided.is_ok(), Instant::now()));
+        let offline = self.cluster.read(|_, tally| tally.offline() > 0);
+        self.with(|sessions| {
+            sessions.proposed(due, decided.is_ok(), Instant::now());
+            if offline && matches!(action, Action::Fence(_) | Action::FailDirectories) {
+                sessions.passed_over(&live);
+            }
+        });
         self.wake.notify_one();
     }
 
@@ -180,20 +222,29 @@ impl SessionHub {
                     tokio::time::sleep(PROBE_INTERVAL).await;
                 }
             };
+            let began = Instant::now();
+            let hub = &*self;
             let dials = targets.iter().map(|(id, epoch, address)| async move {
-                (*id, *epoch, dial(address, PROBE_LIMIT).await)
+                let answer = hub.peers.dial(address, PROBE_LIMIT).await;
+                hub.probed(*id, *epoch, answer, began);
             });
-            for (id, epoch, answer) in futures::future::join_all(dials).await {
-                let refused = answer == Dial::Refused;
-                self.with(|sessions| sessions.probed(id, epoch, refused, Instant::now()));
-                if refused {
-                    self.wake.notify_one();
-                }
-            }
+            futures::future::join_all(dials).await;
             tokio::select! {
                 () = active.ended.cancelled() => return,
                 () = pause => {}
             }
+        }
+    }
+
+    fn probed(&self, id: BrokerId, epoch: BrokerEpoch, answer: Dial, began: Instant) {
+        let probe = Probe {
+            answer,
+            began,
+            node_lost: self.peers.is_lost(id),
+        };
+        self.with(|sessions| sessions.probed(id, epoch, probe, Instant::now()));
+        if answer != Dial::Accepted {
+            self.wake.notify_one();
         }
     }
 

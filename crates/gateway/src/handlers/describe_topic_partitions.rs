@@ -142,9 +142,10 @@ fn partition(
         None if leader_lives => ErrorCode::ListenerNotFound,
         None => ErrorCode::LeaderNotAvailable,
     };
-    let is_offline =
-        |broker: &&BrokerId| image.brokers.get(broker).is_none_or(|broker| broker.fenced);
-    let offline: Vec<BrokerId> = state.replicas.iter().filter(is_offline).copied().collect();
+    let replicas = state.replicas.iter().copied();
+    let offline: Vec<BrokerId> = replicas
+        .filter(|broker| image.is_replica_offline(*broker))
+        .collect();
     DescribeTopicPartitionsResponsePartition::default()
         .with_error_code(code.code())
         .with_partition_index(index.get())
@@ -187,14 +188,8 @@ mod tests {
         let state = PartitionRecord {
             replicas: vec![BrokerId(1)],
             isr: vec![BrokerId(1)],
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding_replicas: Vec::new(),
-            removing_replicas: Vec::new(),
             leader: Some(BrokerId(1)),
-            leader_epoch: LeaderEpoch::ZERO,
-            partition_epoch: PartitionEpoch::ZERO,
-            recovering: false,
+            ..PartitionRecord::default()
         };
         for (number, name) in [(1, "a"), (2, "b")] {
             let topic_id = TopicId::new(Uuid::from_u128(number)).unwrap();

@@ -96,9 +96,9 @@ fn alteration(
         let op = match &resource {
             ConfigResource::Topic(_) => topic_op(cx, image, config),
             ConfigResource::Broker(_) => broker_op(config, BrokerScope::One),
-            ConfigResource::ClusterDefault | ConfigResource::Group(_) => {
-                broker_op(config, BrokerScope::All)
-            }
+            ConfigResource::ClusterDefault
+            | ConfigResource::ControllerFile
+            | ConfigResource::Group(_) => broker_op(config, BrokerScope::All),
         };
         Ok((config.name.to_string(), op?))
     });

@@ -235,9 +235,10 @@ fn partition(
             .map(|broker| messages::BrokerId(broker.get()))
             .collect()
     };
-    let is_offline =
-        |broker: &&BrokerId| image.brokers.get(broker).is_none_or(|broker| broker.fenced);
-    let offline = state.replicas.iter().filter(is_offline);
+    let offline = state
+        .replicas
+        .iter()
+        .filter(|broker| image.is_replica_offline(**broker));
     let error = match (known, leader) {
         (_, Some(_)) if version == 0 && !state.replicas.iter().all(reachable) => {
             ErrorCode::ReplicaNotAvailable
@@ -279,7 +280,7 @@ impl CountErrors for MetadataResponse {
 
 #[cfg(test)]
 mod tests {
-    use ottla_types::{LeaderEpoch, PartitionEpoch};
+    use ottla_types::LeaderEpoch;
 
     use super::*;
     use crate::endpoints::tests::image_of_brokers;
@@ -289,14 +290,9 @@ mod tests {
         PartitionRecord {
             isr: replicas.clone(),
             replicas,
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding_replicas: Vec::new(),
-            removing_replicas: Vec::new(),
             leader: leader.map(BrokerId),
             leader_epoch: LeaderEpoch::saturating(4),
-            partition_epoch: PartitionEpoch::ZERO,
-            recovering: false,
+            ..PartitionRecord::default()
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ottla_types::{BrokerEpoch, BrokerId, PartitionId};
 
 use super::Draft;
-use crate::elections::{replace_isr, seal};
+use crate::elections::{electable, relieve, replace_isr, seal};
 use crate::{AlterPartition, AlterPartitionError, CommandError, Outcome, PartitionRecord, Record};
 
 impl Draft<'_> {
@@ -56,6 +56,7 @@ impl Draft<'_> {
         }
         let isr = proposal.isr.iter().map(|&(member, _)| member).collect();
         replace_isr(&mut after, isr, min_isr);
+        relieve(&mut after, &electable(self.image, live));
         let state = seal(before, after).unwrap_or_else(|| PartitionRecord {
             // The committed ISR proposed again settles an earlier proposal whose outcome the leader
             // does not know: with the epoch raised, that one can no longer win.
@@ -87,7 +88,7 @@ impl Draft<'_> {
                 };
                 // A dying broker is not let in again just before it is fenced.
                 let reachable = !joins || live.is_empty() || live.contains(&member);
-                same_life && reachable && !broker.fenced && !broker.in_controlled_shutdown
+                same_life && reachable && broker.in_service()
             });
             if !eligible {
                 return Err(AlterPartitionError::IneligibleReplica(member));

@@ -11,8 +11,10 @@ use ottla_types::{BrokerEpoch, BrokerId, FlushMode};
 use uuid::Uuid;
 
 use super::Draft;
-use crate::elections::{elect, electable, leave, leave_unclean, revise, revise_each};
-use crate::{BrokerRecord, CommandError, Outcome, PartitionRecord, Record, Registration};
+use crate::elections::{
+    elect, electable, forget_report, leave, leave_failed, leave_unclean, revise, revise_each,
+};
+use crate::{BrokerRecord, CommandError, Outcome, Record, Registration};
 
 impl Draft<'_> {
     /// Registers a process as a broker: fenced, until it says that it is ready.
@@ -46,6 +48,9 @@ impl Draft<'_> {
             rack: registration.rack.clone(),
             fenced: true,
             in_controlled_shutdown: false,
+            offline_directories: registration.offline_directories.clone(),
+            no_space: false,
+            default_flush_mode: registration.default_flush_mode,
         }));
         // Another set of directories may lack any replica that the old set held.
         let other_disks = former.is_none_or(|former| {
@@ -81,11 +86,16 @@ impl Draft<'_> {
         };
         let changed = revise_each(
             self.image,
-            |record| counts(record, broker_id),
+            |record| record.is_about(broker_id),
             |topic, id, rules, record| {
                 let min_isr = rules.min_isr(record.replicas.len());
+                forget_report(record, broker_id);
                 if unclean || registration.damaged.contains(&id) || lost_its_tail(&topic.name) {
                     leave_unclean(record, broker_id);
+                } else if !registration.offline_directories.is_empty() {
+                    let unset = registration.default_flush_mode;
+                    let mode = self.image.flush_mode(&topic.name, broker_id, unset);
+                    leave_failed(record, broker_id, mode);
                 } else {
                     leave(record, broker_id, min_isr);
                 }
@@ -204,7 +214,7 @@ impl Draft<'_> {
         let electable = electable(self.image, live);
         let changed = revise(
             self.image,
-            |record| counts(record, broker_id),
+            |record| record.is_about(broker_id),
             |_, rules, record| {
                 let min_isr = rules.min_isr(record.replicas.len());
                 leave(record, broker_id, min_isr);
@@ -214,7 +224,7 @@ impl Draft<'_> {
         self.emit_partitions(changed);
     }
 
-    fn current(
+    pub(super) fn current(
         &self,
         broker_id: BrokerId,
         broker_epoch: BrokerEpoch,
@@ -227,11 +237,6 @@ impl Draft<'_> {
             Err(CommandError::StaleBrokerEpoch)
         }
     }
-}
-
-/// Whether a partition's state says anything about the broker's replica.
-fn counts(record: &PartitionRecord, broker_id: BrokerId) -> bool {
-    record.isr.contains(&broker_id) || record.elr.contains(&broker_id)
 }
 
 fn is_same_process(former: &BrokerRecord, registration: &Registration) -> bool {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Draft;
+use super::{Draft, Named};
 use crate::elections::{forget_elr_if_enough, revise};
 use crate::settings::{MIN_INSYNC_REPLICAS, parse_min_isr};
 use crate::{AlterConfigOp, CommandError, ConfigAlteration, ConfigResource, Outcome, Record};
@@ -20,19 +20,9 @@ struct Altered {
 
 impl Draft<'_> {
     pub(super) fn alter_configs(&mut self, alterations: &[ConfigAlteration]) -> Outcome {
-        let mut named: BTreeMap<&ConfigResource, usize> = BTreeMap::new();
-        for alteration in alterations {
-            *named.entry(&alteration.resource).or_default() += 1;
-        }
+        let named = Named::count(alterations.iter().map(|alteration| &alteration.resource));
         let alter = |alteration: &ConfigAlteration| {
-            if named
-                .get(&alteration.resource)
-                .is_some_and(|&times| times > 1)
-            {
-                return Err(CommandError::InvalidRequest(
-                    "a resource is named twice".to_owned(),
-                ));
-            }
+            named.once(&&alteration.resource, &"a resource")?;
             self.alter_resource(alteration)
         };
         Outcome::AlteredConfigs(alterations.iter().map(alter).collect())
@@ -59,7 +49,9 @@ impl Draft<'_> {
         match resource {
             ConfigResource::Topic(_) => check_topic_configs(&altered.values)?,
             ConfigResource::ClusterDefault => check_min_isr(&altered.values)?,
-            ConfigResource::Broker(_) | ConfigResource::Group(_) => {}
+            ConfigResource::Broker(_)
+            | ConfigResource::ControllerFile
+            | ConfigResource::Group(_) => {}
         }
         let min_isr_changed = altered.changed.contains_key(MIN_INSYNC_REPLICAS);
         for (key, value) in altered.changed {
@@ -89,6 +81,7 @@ impl Draft<'_> {
             ConfigResource::Topic(_)
             | ConfigResource::Broker(_)
             | ConfigResource::ClusterDefault
+            | ConfigResource::ControllerFile
             | ConfigResource::Group(_) => Ok(()),
         }
     }

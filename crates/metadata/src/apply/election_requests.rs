@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ottla_types::{BrokerId, PartitionId, PartitionIndex};
 
 use super::Draft;
-use crate::elections::{elect, electable, seal};
+use crate::elections::{Electable, elect, electable, lead, seal};
 use crate::{CommandError, ElectLeaders, ElectionKind, Outcome, PartitionRecord, Record};
 
 /// One partition that is asked for, under the name it was asked by.
@@ -69,7 +69,7 @@ impl Draft<'_> {
         id: PartitionId,
         topic: &str,
         kind: ElectionKind,
-        electable: &BTreeSet<BrokerId>,
+        electable: &Electable,
     ) -> Result<(), CommandError> {
         let before = self.image.partition(id);
         let before = before.ok_or(CommandError::UnknownTopicOrPartition)?;
@@ -107,11 +107,12 @@ impl Draft<'_> {
     }
 }
 
-/// Makes the first replica of the assignment the leader, if it is in sync and in service.
+/// Makes the first replica of the assignment the leader, if it is in sync, in service and not
+/// without room where the present leader has some.
 fn prefer(
     before: &PartitionRecord,
     after: &mut PartitionRecord,
-    electable: &BTreeSet<BrokerId>,
+    electable: &Electable,
 ) -> Result<(), CommandError> {
     let preferred = after.replicas.first().copied();
     if preferred.is_some() && before.leader == preferred {
@@ -120,10 +121,17 @@ fn prefer(
     if after.leader == preferred {
         return Ok(());
     }
-    let fit = |id: &BrokerId| after.isr.contains(id) && electable.contains(id);
+    let leader_is_full = after
+        .leader
+        .is_some_and(|leader| electable.full.contains(&leader));
+    let fit = |id: &BrokerId| {
+        after.isr.contains(id)
+            && electable.brokers.contains(id)
+            && (leader_is_full || !electable.full.contains(id))
+    };
     match preferred.filter(fit) {
         Some(preferred) => {
-            after.leader = Some(preferred);
+            lead(after, preferred);
             Ok(())
         }
         None => Err(CommandError::PreferredLeaderNotAvailable),

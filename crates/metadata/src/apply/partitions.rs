@@ -1,12 +1,12 @@
 //! New partitions: their first state, manual assignments, and growing a topic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use ottla_types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, PartitionIndex};
+use ottla_types::{BrokerId, PartitionId, PartitionIndex, TopicId};
 
-use super::Draft;
 use super::topics::check_capacity;
-use crate::elections::startable;
+use super::{Draft, Named};
+use crate::elections::{Electable, startable};
 use crate::placement::Placement;
 use crate::{CommandError, CreatePartitions, Image, Outcome, PartitionRecord, Record};
 
@@ -29,40 +29,31 @@ pub(super) fn check_partition_total(
 
 /// The first state of a partition: in sync is who can serve now, so that a broker that is fenced
 /// or dying does not hold up the first acknowledgement.
-pub(super) fn new_partition(
-    replicas: Vec<BrokerId>,
-    startable: &BTreeSet<BrokerId>,
-) -> PartitionRecord {
+fn new_partition(replicas: Vec<BrokerId>, startable: &Electable) -> PartitionRecord {
     let isr: Vec<_> = replicas
         .iter()
         .copied()
-        .filter(|id| startable.contains(id))
+        .filter(|id| startable.brokers.contains(id))
         .collect();
     PartitionRecord {
-        leader: isr.first().copied(),
+        leader: startable.first_of(&isr),
         replicas,
         isr,
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding_replicas: Vec::new(),
-        removing_replicas: Vec::new(),
-        leader_epoch: LeaderEpoch::ZERO,
-        partition_epoch: PartitionEpoch::ZERO,
-        recovering: false,
+        ..PartitionRecord::default()
     }
 }
 
 /// The check of manual assignments: all of one topic have the same number of replicas.
 pub(super) struct Assignments<'a> {
     image: &'a Image,
-    startable: &'a BTreeSet<BrokerId>,
+    startable: &'a Electable,
     replication_factor: Option<usize>,
 }
 
 impl<'a> Assignments<'a> {
     pub(super) fn new(
         image: &'a Image,
-        startable: &'a BTreeSet<BrokerId>,
+        startable: &'a Electable,
         replication_factor: Option<usize>,
     ) -> Assignments<'a> {
         Assignments {
@@ -98,7 +89,7 @@ impl<'a> Assignments<'a> {
         }
         if !replicas
             .iter()
-            .any(|replica| self.startable.contains(replica))
+            .any(|replica| self.startable.brokers.contains(replica))
         {
             return invalid("all brokers of an assignment are fenced or shutting down".to_owned());
         }
@@ -112,10 +103,7 @@ impl Draft<'_> {
         topics: &[CreatePartitions],
         live: &BTreeSet<BrokerId>,
     ) -> Outcome {
-        let mut named: BTreeMap<&str, usize> = BTreeMap::new();
-        for topic in topics {
-            *named.entry(&topic.name).or_default() += 1;
-        }
+        let named = Named::count(topics.iter().map(|topic| topic.name.as_str()));
         let added = topics.iter().map(|topic| {
             let present = self
                 .image
@@ -127,13 +115,10 @@ impl Draft<'_> {
         });
         let total = check_partition_total(added);
         let add = |topic: &CreatePartitions| {
-            if named
-                .get(topic.name.as_str())
-                .is_some_and(|&times| times > 1)
-            {
-                let reason = format!("topic {:?} is named twice", topic.name);
-                return Err(CommandError::InvalidRequest(reason));
-            }
+            named.once(
+                &topic.name.as_str(),
+                &format_args!("topic {:?}", topic.name),
+            )?;
             total.clone()?;
             self.add_partitions(topic, live)
         };
@@ -163,7 +148,7 @@ impl Draft<'_> {
         let added = usize::try_from(request.count - present).unwrap_or(0);
         let startable = startable(self.image, live);
         let placed = if request.assignments.is_empty() {
-            let placement = Placement::new(self.image, &startable);
+            let placement = Placement::new(self.image, &startable.brokers);
             check_capacity(&placement, replicas)?;
             // Go on around the ring where the present partitions ended.
             let seed = request
@@ -182,16 +167,25 @@ impl Draft<'_> {
             let reason = format!("{added} partitions are added, {given} are assigned");
             return Err(CommandError::InvalidReplicaAssignment(reason));
         };
-        for (partition, replicas) in (present..).zip(placed) {
+        self.emit_new_partitions(topic_id, present, placed, &startable);
+        Ok(())
+    }
+
+    /// Partitions from number `first` on, in their first state.
+    pub(super) fn emit_new_partitions(
+        &mut self,
+        topic_id: TopicId,
+        first: i32,
+        placed: Vec<Vec<BrokerId>>,
+        startable: &Electable,
+    ) {
+        for (partition, replicas) in (first..).zip(placed) {
             let id = PartitionId {
                 topic_id,
                 partition: PartitionIndex(partition),
             };
-            self.emit(Record::Partition {
-                id,
-                state: new_partition(replicas, &startable),
-            });
+            let state = new_partition(replicas, startable);
+            self.emit(Record::Partition { id, state });
         }
-        Ok(())
     }
 }

@@ -1,14 +1,14 @@
 //! Creating and deleting topics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use ottla_types::{BrokerId, PartitionId, PartitionIndex, TopicId};
+use ottla_types::{BrokerId, TopicId};
 
 use super::configs::check_topic_configs;
-use super::partitions::{Assignments, check_partition_total, new_partition};
+use super::partitions::{Assignments, check_partition_total};
 use super::topic_names::{CLUSTER_METADATA, check_collision, check_name};
-use super::{Draft, PARTITIONS_PER_REQUEST_MAX};
-use crate::elections::startable;
+use super::{Draft, Named, PARTITIONS_PER_REQUEST_MAX};
+use crate::elections::{Electable, startable};
 use crate::placement::Placement;
 use crate::{
     CommandError, ConfigResource, CreateTopic, CreatedTopic, DeleteTopic, Outcome, Record, TopicRef,
@@ -23,23 +23,17 @@ impl Draft<'_> {
         topics: &[CreateTopic],
         live: &BTreeSet<BrokerId>,
     ) -> Outcome {
-        let mut named: BTreeMap<&str, usize> = BTreeMap::new();
-        for topic in topics {
-            *named.entry(&topic.name).or_default() += 1;
-        }
+        let named = Named::count(topics.iter().map(|topic| topic.name.as_str()));
         let asked = topics.iter().map(|topic| match topic.partitions {
             Some(count) => usize::try_from(count).unwrap_or(0),
             None => topic.assignments.len().max(1),
         });
         let total = check_partition_total(asked);
         let create = |topic: &CreateTopic| {
-            if named
-                .get(topic.name.as_str())
-                .is_some_and(|&times| times > 1)
-            {
-                let reason = format!("topic {:?} is named twice", topic.name);
-                return Err(CommandError::InvalidRequest(reason));
-            }
+            named.once(
+                &topic.name.as_str(),
+                &format_args!("topic {:?}", topic.name),
+            )?;
             total.clone()?;
             self.create_topic(topic, live)
         };
@@ -70,16 +64,7 @@ impl Draft<'_> {
             topic_id: topic.topic_id,
             name: topic.name.clone(),
         });
-        for (partition, replicas) in (0..).zip(placed) {
-            let id = PartitionId {
-                topic_id: topic.topic_id,
-                partition: PartitionIndex(partition),
-            };
-            self.emit(Record::Partition {
-                id,
-                state: new_partition(replicas, &startable),
-            });
-        }
+        self.emit_new_partitions(topic.topic_id, 0, placed, &startable);
         for (key, value) in &topic.configs {
             self.emit(Record::Config {
                 resource: ConfigResource::Topic(topic.name.clone()),
@@ -110,7 +95,7 @@ impl Draft<'_> {
     fn place(
         &self,
         topic: &CreateTopic,
-        startable: &BTreeSet<BrokerId>,
+        startable: &Electable,
     ) -> Result<Vec<Vec<BrokerId>>, CommandError> {
         let count = topic.partitions.unwrap_or(1);
         let count = usize::try_from(count)
@@ -123,7 +108,7 @@ impl Draft<'_> {
             count <= PARTITIONS_PER_REQUEST_MAX,
             "checked for the whole request"
         );
-        let placement = Placement::new(self.image, startable);
+        let placement = Placement::new(self.image, &startable.brokers);
         // Fenced brokers count: a topic made during a restart is not to stay short of a replica.
         let replicas = match topic.replication_factor {
             None => REPLICATION_FACTOR.min(placement.capacity()).max(1),
@@ -136,7 +121,7 @@ impl Draft<'_> {
     fn take_assignments(
         &self,
         topic: &CreateTopic,
-        startable: &BTreeSet<BrokerId>,
+        startable: &Electable,
     ) -> Result<Vec<Vec<BrokerId>>, CommandError> {
         if topic.partitions.is_some() || topic.replication_factor.is_some() {
             let reason = "an assignment already says how many partitions and replicas".to_owned();
@@ -164,16 +149,10 @@ impl Draft<'_> {
             .iter()
             .map(|topic| self.resolve(&topic.topic))
             .collect();
-        let mut named: BTreeMap<TopicId, usize> = BTreeMap::new();
-        for topic_id in resolved.iter().flatten() {
-            *named.entry(*topic_id).or_default() += 1;
-        }
+        let named = Named::count(resolved.iter().flatten().copied());
         let mut delete = |found: Result<TopicId, CommandError>| {
             let topic_id = found?;
-            if named.get(&topic_id).is_some_and(|&times| times > 1) {
-                let reason = format!("topic {topic_id} is named twice");
-                return Err(CommandError::InvalidRequest(reason));
-            }
+            named.once(&topic_id, &format_args!("topic {topic_id}"))?;
             let name = self
                 .image
                 .topic_name(topic_id)

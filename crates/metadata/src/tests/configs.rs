@@ -114,3 +114,43 @@ fn min_isr_is_the_same_for_every_broker() {
     let refused = world.alter(unknown, &[("a", AlterConfigOp::Delete)]);
     assert_eq!(refused, Err(CommandError::BrokerNotRegistered(BrokerId(9))));
 }
+
+#[test]
+fn the_controllers_file_allows_unclean_elections_where_no_dynamic_config_says_otherwise() {
+    let mut world = World::with_brokers(2);
+    let key = "unclean.leader.election.enable";
+    let set = |value: &str| AlterConfigOp::Set(value.to_owned());
+    let enabled = |world: &World| {
+        let image = world.state.image();
+        (
+            image.unclean_leader_election_enabled("t1"),
+            image.unclean_leader_election_enabled("t2"),
+        )
+    };
+    let id = world.create_on(1, &[1, 2]);
+    let careful = world.create_on(2, &[1, 2]);
+    world.set_topic_config("t2", key, "false");
+    world
+        .alter(ConfigResource::ControllerFile, &[(key, set("true"))])
+        .unwrap();
+    assert_eq!(enabled(&world), (true, false));
+    world.fence(2);
+    world.fence(1);
+    world.start(2);
+    let leader = |id| world.record(id).leader;
+    assert_eq!(
+        (leader(id), leader(careful)),
+        (Some(ottla_types::BrokerId(2)), None)
+    );
+    world
+        .alter(ConfigResource::ClusterDefault, &[(key, set("false"))])
+        .unwrap();
+    assert_eq!(enabled(&world), (false, false));
+    world
+        .alter(
+            ConfigResource::ClusterDefault,
+            &[(key, AlterConfigOp::Delete)],
+        )
+        .unwrap();
+    assert_eq!(enabled(&world), (true, false));
+}

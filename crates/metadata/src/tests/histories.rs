@@ -44,12 +44,19 @@ impl Model {
                 disks.logs.remove(&wiped);
             }
             let former = former.partition(id);
+            // A leader without room may let in its successor: it saw that one caught up.
+            let predecessor = former
+                .and_then(|former| former.leader)
+                .filter(|leader| record.isr.contains(leader));
             let unclean = former.zip(record.leader).is_some_and(|(former, leader)| {
-                !former.isr.contains(&leader) && !former.elr.contains(&leader)
+                !former.isr.contains(&leader)
+                    && !former.elr.contains(&leader)
+                    && predecessor.is_none()
             });
             if unclean {
                 assert!(
-                    record.recovering && (asked_unclean || allows_unclean(image, id)),
+                    record.recovering
+                        && (asked_unclean || allows_unclean(image, id) || record.possible_loss),
                     "R-15: {record:?}"
                 );
                 *disks = Disks::default();
@@ -57,7 +64,8 @@ impl Model {
             let Some(leader) = record.leader else {
                 continue;
             };
-            let leader_log = disks.logs.entry(leader).or_default().clone();
+            let written_by = predecessor.unwrap_or(leader);
+            let leader_log = disks.logs.entry(written_by).or_default().clone();
             assert!(
                 leader_log.starts_with(&disks.committed),
                 "R-5: broker {leader} leads {id} without all of {:?}: it has {leader_log:?}; {record:?}",
@@ -138,6 +146,15 @@ fn run(steps: &[Step]) -> World {
                 Command::RegisterBroker(Registration { broker_id, .. }),
                 Outcome::Registered { .. },
             ) if lost => Some(*broker_id),
+            // What it had not flushed may be gone, and in mode `page` that counted.
+            (Command::FailDirectories { broker_id, .. }, Outcome::Done)
+                if before
+                    .image()
+                    .broker(*broker_id)
+                    .is_some_and(|broker| broker.default_flush_mode == FlushMode::Page) =>
+            {
+                Some(*broker_id)
+            }
             _ => None,
         };
         let asked = matches!(step, Step::Elect { unclean: true, .. });

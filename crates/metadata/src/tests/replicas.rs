@@ -70,7 +70,7 @@ fn a_power_cut_costs_topics_that_flush_before_acknowledging_nothing() {
 }
 
 #[test]
-fn a_power_cut_of_everyone_leaves_a_page_topic_to_the_operator() {
+fn an_operator_need_not_wait_for_the_logs_of_a_page_topic() {
     let mut world = World::with_brokers(3);
     let id = world.create_on(1, &[1, 2, 3]);
     for broker in 1..=3 {

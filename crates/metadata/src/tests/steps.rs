@@ -1,12 +1,12 @@
 //! The steps of random histories: what may happen to a cluster, and as which command.
 
-use ottla_types::{BrokerId, FlushMode};
+use ottla_types::{BrokerId, FlushMode, Offset};
 use proptest::prelude::*;
 
 use super::world::{World, new_topic, topic_id};
 use crate::{
     AlterConfigOp, AlterPartition, Command, ConfigAlteration, ConfigResource, CreatePartitions,
-    CreateTopic, DeleteTopic, ElectLeaders, ElectionKind, TopicRef,
+    CreateTopic, DeleteTopic, ElectLeaders, ElectionKind, LogReport, TopicRef,
 };
 
 const BROKERS: i32 = 4;
@@ -70,6 +70,17 @@ pub(super) enum Step {
     ProducerIds {
         broker: i32,
     },
+    FailDirectory {
+        broker: i32,
+    },
+    Space {
+        broker: i32,
+        no_space: bool,
+    },
+    ReportLogs {
+        broker: i32,
+        length: i64,
+    },
     Write,
 }
 
@@ -114,6 +125,11 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (prop::bool::weighted(0.2), prop::option::of(any::<u8>()))
             .prop_map(|(unclean, pick)| Step::Elect { unclean, pick }),
         1 => broker().prop_map(|broker| Step::ProducerIds { broker }),
+        2 => broker().prop_map(|broker| Step::FailDirectory { broker }),
+        3 => (broker(), any::<bool>())
+            .prop_map(|(broker, no_space)| Step::Space { broker, no_space }),
+        4 => (broker(), 0..3i64)
+            .prop_map(|(broker, length)| Step::ReportLogs { broker, length }),
         8 => Just(Step::Write),
     ]
 }
@@ -137,7 +153,10 @@ pub(super) fn command(world: &mut World, step: &Step) -> Option<Command> {
             match how {
                 How::Clean => {}
                 How::Unclean => registration.unclean = true,
-                How::PowerCut(mode) => registration.power_cut = Some(mode),
+                How::PowerCut(mode) => {
+                    registration.power_cut = Some(mode);
+                    registration.default_flush_mode = mode;
+                }
                 How::NewDisk => registration.directory_ids = vec![registration.incarnation],
             }
             if how != How::NewDisk
@@ -323,6 +342,34 @@ pub(super) fn command(world: &mut World, step: &Step) -> Option<Command> {
             Command::AllocateProducerIds {
                 broker_id: BrokerId(broker),
                 broker_epoch,
+            }
+        }
+        Step::FailDirectory { broker } => {
+            let record = image.broker(BrokerId(broker))?;
+            Command::FailDirectories {
+                broker_id: BrokerId(broker),
+                broker_epoch: record.epoch,
+                directories: record.directory_ids.clone(),
+                live,
+            }
+        }
+        Step::Space { broker, no_space } => Command::ReportSpace {
+            broker_id: BrokerId(broker),
+            broker_epoch: epoch_of(broker)?,
+            no_space,
+            live,
+        },
+        Step::ReportLogs { broker, length } => {
+            let all = image.partitions().map(|(id, _)| LogReport {
+                id,
+                last_epoch: None,
+                log_end_offset: Offset::saturating(length),
+            });
+            Command::ReportLogs {
+                broker_id: BrokerId(broker),
+                broker_epoch: epoch_of(broker)?,
+                logs: all.collect(),
+                live,
             }
         }
         Step::Write => return None,

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_types::{BrokerEpoch, BrokerId, FlushMode, PartitionId, PartitionIndex, TopicId};
+use ottla_types::{
+    BrokerEpoch, BrokerId, FlushMode, LeaderEpoch, Offset, PartitionId, PartitionIndex, TopicId,
+};
 use uuid::Uuid;
 
 use crate::{
     AlterConfigOp, AlterPartition, AlterPartitionError, Applied, ClusterState, Command,
     CommandError, ConfigAlteration, ConfigResource, CreateTopic, ElectLeaders, ElectionKind, Image,
-    Outcome, PartitionRecord, Registration, violations_between,
+    LogReport, Outcome, PartitionRecord, Registration, violations_between,
 };
 
 #[derive(Clone, Default)]
@@ -86,6 +88,8 @@ impl World {
             unclean: false,
             damaged: BTreeSet::new(),
             power_cut: None,
+            default_flush_mode: FlushMode::Ack,
+            offline_directories: Vec::new(),
             live: self.live.clone(),
         }
     }
@@ -168,6 +172,50 @@ impl World {
         };
         self.register(registration);
         self.unfence(id);
+    }
+
+    /// The broker's one log directory fails.
+    pub(super) fn fail_directory(&mut self, id: i32) {
+        let broker = self.state.image().broker(BrokerId(id)).unwrap();
+        let (broker_epoch, directories) = (broker.epoch, broker.directory_ids.clone());
+        let live = self.live.clone();
+        let outcome = self.apply(Command::FailDirectories {
+            broker_id: BrokerId(id),
+            broker_epoch,
+            directories,
+            live,
+        });
+        assert_eq!(outcome, Outcome::Done);
+    }
+
+    pub(super) fn report_space(&mut self, id: i32, no_space: bool) {
+        let (broker_id, broker_epoch) = (BrokerId(id), self.epoch(id));
+        let live = self.live.clone();
+        let outcome = self.apply(Command::ReportSpace {
+            broker_id,
+            broker_epoch,
+            no_space,
+            live,
+        });
+        assert_eq!(outcome, Outcome::Done);
+    }
+
+    /// The broker says that its log ends at `end`, with a last record of epoch `last_epoch`.
+    pub(super) fn report_log(&mut self, id: i32, of: PartitionId, last_epoch: i32, end: i64) {
+        let (broker_id, broker_epoch) = (BrokerId(id), self.epoch(id));
+        let logs = vec![LogReport {
+            id: of,
+            last_epoch: LeaderEpoch::new(last_epoch),
+            log_end_offset: Offset::saturating(end),
+        }];
+        let live = self.live.clone();
+        let outcome = self.apply(Command::ReportLogs {
+            broker_id,
+            broker_epoch,
+            logs,
+            live,
+        });
+        assert_eq!(outcome, Outcome::Done);
     }
 
     pub(super) fn create(&mut self, topics: Vec<CreateTopic>) -> Vec<Result<(), CommandError>> {

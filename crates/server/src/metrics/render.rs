@@ -126,6 +126,7 @@ pub(crate) fn controller(page: &mut Page, numbers: &ControllerMetrics) {
     page.number(&VOTERS, numbers.voters);
     page.number(&LEADER_ELECTIONS, numbers.leader_elections);
     page.number(&UNCLEAN_ELECTIONS, numbers.unclean_leader_elections);
+    page.number(&POSSIBLE_LOSS_ELECTIONS, numbers.possible_loss_elections);
     page.number(&TERM, numbers.term);
 }
 

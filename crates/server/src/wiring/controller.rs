@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use ottla_config::ServerConfig;
 use ottla_controller::{ControllerConfig, QuorumTiming, SnapshotPolicy, Voter};
 
-/// Broker keys that decide elections: what the file says of them becomes the cluster's default
-/// when the quorum first forms, because every controller must decide alike.
-const DECIDING_KEYS: [&str; 2] = ["min.insync.replicas", "unclean.leader.election.enable"];
+/// What the file says of it becomes the cluster's default when the quorum first forms: eligible
+/// leader replicas rest on one number that never differs between controllers.
+const FORMATION_KEYS: [&str; 1] = ["min.insync.replicas"];
+/// What the active controller's file says of it decides elections.
+const FILE_KEYS: [&str; 1] = ["unclean.leader.election.enable"];
 
 /// The controller's part of a node's configuration.
 pub(crate) fn controller_config(server: &ServerConfig) -> ControllerConfig {
@@ -28,7 +30,8 @@ pub(crate) fn controller_config(server: &ServerConfig) -> ControllerConfig {
     config.auto_leader_rebalance = cluster.auto_leader_rebalance_enable;
     config.leader_imbalance_check_interval =
         Duration::from_millis(cluster.leader_imbalance_check_interval_ms);
-    config.initial_cluster_configs = initial_cluster_configs(server);
+    config.initial_cluster_configs = explicit(server, &FORMATION_KEYS);
+    config.file_configs = explicit(server, &FILE_KEYS);
     config.quorum = quorum_timing(
         cluster.controller_heartbeat_interval_ms,
         cluster.controller_election_timeout_ms,
@@ -40,8 +43,8 @@ pub(crate) fn controller_config(server: &ServerConfig) -> ControllerConfig {
     config
 }
 
-fn initial_cluster_configs(server: &ServerConfig) -> BTreeMap<String, String> {
-    let explicit = DECIDING_KEYS.iter().filter_map(|key| {
+fn explicit(server: &ServerConfig, keys: &[&str]) -> BTreeMap<String, String> {
+    let explicit = keys.iter().filter_map(|key| {
         let setting = server.statics().explicit(key)?;
         Some(((*key).to_owned(), setting.value.clone()))
     });

@@ -116,6 +116,9 @@ impl Cluster {
                 rack: None,
                 fenced: false,
                 in_controlled_shutdown: false,
+                offline_directories: Vec::new(),
+                no_space: false,
+                default_flush_mode: ottla_types::FlushMode::Ack,
             })
         };
         cluster.apply(BROKERS.map(broker).to_vec());
@@ -170,14 +173,8 @@ impl Cluster {
                 state: PartitionRecord {
                     replicas: BROKERS.to_vec(),
                     isr: BROKERS.to_vec(),
-                    elr: Vec::new(),
-                    last_known_elr: Vec::new(),
-                    adding_replicas: Vec::new(),
-                    removing_replicas: Vec::new(),
                     leader: Some(leader),
-                    leader_epoch: LeaderEpoch::ZERO,
-                    partition_epoch: PartitionEpoch::ZERO,
-                    recovering: false,
+                    ..PartitionRecord::default()
                 },
             });
         }
