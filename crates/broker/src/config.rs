@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use ottla_metadata::{Endpoint, Image};
-use ottla_storage::LogConfig;
+use ottla_storage::{Files, LogConfig, OsFiles};
 use ottla_types::{BrokerId, FlushMode};
 
 use crate::groups::GroupsConfig;
@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub cluster_id: Option<String>,
     /// The log directory.
     pub log_dir: PathBuf,
+    /// The file system that it is in.
+    pub files: Arc<dyn Files>,
     /// `host:port` of every controller, in the order of `controller.quorum.voters`.
     pub controllers: Vec<(BrokerId, String)>,
     /// Advertised addresses of the Kafka listeners.
@@ -100,6 +102,7 @@ impl BrokerConfig {
             broker_id,
             cluster_id: None,
             log_dir,
+            files: Arc::new(OsFiles),
             controllers,
             endpoints: Vec::new(),
             replication_address,

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use ottla_storage::{LogDir, LogDirError, OpenedDir, OsFiles, PartitionMarks};
+use ottla_storage::{LogDir, LogDirError, OpenedDir, PartitionMarks};
 use ottla_types::BrokerId;
 
 use crate::{
@@ -278,8 +278,8 @@ fn state_number(state: BrokerState) -> u8 {
 
 async fn open_log_dir(config: &BrokerConfig) -> Result<(LogDir, OpenedDir), StartError> {
     let (path, broker_id) = (config.log_dir.clone(), config.broker_id);
-    let opening =
-        tokio::task::spawn_blocking(move || LogDir::open(&path, broker_id, Arc::new(OsFiles)));
+    let files = Arc::clone(&config.files);
+    let opening = tokio::task::spawn_blocking(move || LogDir::open(&path, broker_id, files));
     let opened = opening
         .await
         .map_err(|error| StartError::Io(error.into()))?;

@@ -1,4 +1,5 @@
-//! Regular work on the log directory: checkpoints, free space, files of deleted segments.
+//! Regular work on the log directory: checkpoints, free space, files of deleted segments, and a
+//! look whether it has failed where no shard would notice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ pub(crate) struct Maintenance {
     pub(crate) space: Arc<Space>,
     pub(crate) trash: Arc<Trash>,
     pub(crate) clock: Clock,
-    /// Told when the directory has failed in work that belongs to no partition.
+    /// Told when the directory has failed.
     pub(crate) directory_failed: Arc<Notify>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -41,15 +42,17 @@ impl Maintenance {
         let mut written = Vec::new();
         let mut floors = Floors::default();
         loop {
+            if self.log_dir.failed() {
+                // For good in this process: there is nothing left to do (S-6).
+                self.directory_failed.notify_one();
+                return;
+            }
             self.check_space(&mut floors).await;
             let (trash, now) = (Arc::clone(&self.trash), self.clock.now());
             self.shared.io_pool.submit(move || trash.empty(now));
             if now >= next_checkpoint {
                 next_checkpoint = now.plus_ms(every_ms);
                 self.checkpoint(&mut written).await;
-            }
-            if self.log_dir.failed() {
-                self.directory_failed.notify_one();
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return,

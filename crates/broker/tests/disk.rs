@@ -11,8 +11,10 @@ mod support {
 
 use std::path::PathBuf;
 
+use ottla_broker::{Acks, ProduceError, Reader};
+use ottla_storage::testing::Faults;
 use ottla_types::{BrokerId, PartitionId};
-use support::cluster::{Cluster, partition, wait_for};
+use support::cluster::{Cluster, partition, produce, read_all, wait_for};
 
 /// Where a broker's partition keeps its first segment.
 fn first_segment(cluster: &Cluster, broker: i32, name: &str) -> PathBuf {
@@ -105,4 +107,98 @@ async fn r14_a_replica_whose_log_cannot_be_opened_is_not_elected() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_a_broker_whose_disk_fails_leads_nothing_and_nothing_acknowledged_is_lost() {
+    let (syncs, writes) = (
+        Faults {
+            fail_syncs: true,
+            ..Faults::default()
+        },
+        Faults {
+            fail_writes: true,
+            ..Faults::default()
+        },
+    );
+    for faults in [syncs, writes] {
+        let mut cluster = Cluster::start_in_memory(3).await;
+        let topic = cluster.create_topic("eio", 1, 3, &[]).await;
+        let id = partition(topic, 0);
+        let mut acknowledged = Vec::new();
+        for n in 0..10 {
+            cluster.produce_all(id, &format!("before {n}")).await;
+            acknowledged.push(format!("before {n}"));
+        }
+        cluster.wait_in_sync(id, 3).await;
+        let leader = cluster.leader(id).await;
+        let failed = leader.broker_id().get();
+        cluster.memory[&failed].set_faults(faults);
+        let refused = produce(&leader, id, "in vain", Acks::All)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ProduceError::Storage | ProduceError::OutcomeUnknown
+            ),
+            "{refused}"
+        );
+        for n in 0..10 {
+            cluster.produce_all(id, &format!("after {n}")).await;
+            acknowledged.push(format!("after {n}"));
+        }
+        let record = cluster.controller.image().partition(id).cloned().unwrap();
+        assert!(!record.isr.contains(&BrokerId(failed)), "{record:?}");
+        // It lives on, and sends its clients where the leader is.
+        wait_for("the failed broker to hear of the new leader", || {
+            leader.image().partition(id).unwrap().leader == record.leader
+        })
+        .await;
+        let sent_on = produce(&leader, id, "elsewhere", Acks::All).await;
+        let hint = matches!(sent_on, Err(ProduceError::NotLeader { leader: Some((to, _)) })
+            if Some(to) == record.leader);
+        assert!(hint, "{sent_on:?}");
+        drop(leader);
+        // A new disk controller later: what it has of the log is still good.
+        cluster.kill(failed).await;
+        let survived = cluster.memory[&failed].after_kill();
+        cluster.memory.insert(failed, survived);
+        cluster.start_broker(failed).await;
+        cluster.wait_running(failed).await;
+        cluster.wait_in_sync(id, 3).await;
+        for broker in cluster.brokers.values() {
+            let mut values = read_all(&broker.handle(), id, Reader::LocalReplica).await;
+            // Its outcome was unknown.
+            values.retain(|value| value != "in vain");
+            assert_eq!(values, acknowledged, "P-2");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_a_follower_whose_disk_fails_leaves_the_isr() {
+    let cluster = Cluster::start_in_memory(3).await;
+    let topic = cluster.create_topic("eio", 1, 3, &[]).await;
+    let id = partition(topic, 0);
+    cluster.produce_all(id, "one").await;
+    cluster.wait_in_sync(id, 3).await;
+    let leader = cluster.leader(id).await;
+    let failed = (1..=3).find(|b| *b != leader.broker_id().get()).unwrap();
+    cluster.memory[&failed].set_faults(Faults {
+        fail_syncs: true,
+        ..Faults::default()
+    });
+    produce(&leader, id, "two", Acks::All).await.unwrap();
+    let isr = cluster
+        .controller
+        .image()
+        .partition(id)
+        .unwrap()
+        .isr
+        .clone();
+    assert!(
+        isr.len() == 2 && !isr.contains(&BrokerId(failed)),
+        "{isr:?}"
+    );
 }

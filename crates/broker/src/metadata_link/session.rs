@@ -120,7 +120,8 @@ fn heartbeat(inner: &Inner, (broker_epoch, incarnation): (BrokerEpoch, Uuid)) ->
         broker_epoch: broker_epoch.get(),
         incarnation: convert::uuid_bytes(incarnation),
         metadata_index: inner.image.load().index,
-        ready: inner.ready.load(Ordering::SeqCst),
+        // The log directory is the only one: without it there is nothing to serve (S-6).
+        ready: inner.ready.load(Ordering::SeqCst) && offline.is_empty(),
         want_shutdown: inner.want_shutdown.load(Ordering::SeqCst),
         offline_directories: offline.iter().map(|id| convert::uuid_bytes(*id)).collect(),
         no_space: inner.no_space.load(Ordering::SeqCst),

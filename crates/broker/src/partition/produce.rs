@@ -125,7 +125,12 @@ impl Partition {
 
     fn check_may_append(&self, env: &Env, queued: &QueuedProduce) -> Result<(), ProduceError> {
         if self.log.is_none() {
-            return Err(ProduceError::Storage);
+            // Once the controller has moved the leadership, its clients are told where to.
+            let elsewhere = self.leader_hint.filter(|hint| hint.0 != env.broker_id);
+            return Err(match elsewhere {
+                Some(hint) => ProduceError::NotLeader { leader: Some(hint) },
+                None => ProduceError::Storage,
+            });
         }
         let Some(leader) = self.replica.leader() else {
             return Err(ProduceError::NotLeader {

@@ -17,6 +17,7 @@ use ottla_broker::{
 };
 use ottla_metadata::{Command, ConfigResource, CreateTopic, DeleteTopic, Outcome, TopicRef};
 use ottla_records::{BatchBuilder, BatchHeader, decode_records};
+use ottla_storage::testing::MemFiles;
 use ottla_types::{
     BrokerId, FlushMode, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, TopicId,
 };
@@ -30,18 +31,31 @@ pub(crate) struct Cluster {
     pub(crate) full: BTreeSet<i32>,
     /// Brokers that find too little room for producers' records when they start.
     pub(crate) nearly_full: BTreeSet<i32>,
+    /// Disks in memory, of brokers that have one.
+    pub(crate) memory: BTreeMap<i32, MemFiles>,
     dirs: BTreeMap<i32, PathBuf>,
     _root: tempfile::TempDir,
 }
 
 impl Cluster {
     pub(crate) async fn start(count: i32) -> Cluster {
+        Cluster::start_on(count, BTreeMap::new()).await
+    }
+
+    /// Every broker on a disk in memory.
+    pub(crate) async fn start_in_memory(count: i32) -> Cluster {
+        let memory = (1..=count).map(|id| (id, MemFiles::new())).collect();
+        Cluster::start_on(count, memory).await
+    }
+
+    async fn start_on(count: i32, memory: BTreeMap<i32, MemFiles>) -> Cluster {
         let root = tempfile::tempdir().unwrap();
         let mut cluster = Cluster {
             controller: FakeController::start().await,
             brokers: BTreeMap::new(),
             full: BTreeSet::new(),
             nearly_full: BTreeSet::new(),
+            memory,
             dirs: BTreeMap::new(),
             _root: root,
         };
@@ -62,6 +76,9 @@ impl Cluster {
         let controllers = vec![(BrokerId(100), self.controller.address.clone())];
         let mut config =
             BrokerConfig::new(BrokerId(id), self.dirs[&id].clone(), controllers, address);
+        if let Some(files) = self.memory.get(&id) {
+            config.files = Arc::new(files.clone());
+        }
         config.shards = 2;
         config.flush_threads = 4;
         config.io_threads = 2;
