@@ -23,6 +23,7 @@ use crate::{
     },
     handle::BrokerHandle,
     partition::view::{PartitionHandle, View, Waiter},
+    residency::make_resident,
 };
 
 /// What a look at one partition's view found.
@@ -327,6 +328,10 @@ fn read_all(
                 if slice.is_empty() {
                     FetchedRecords::Empty
                 } else {
+                    // Here, because whoever sends it must not wait for the disk.
+                    if let Some(file) = slice.descriptor() {
+                        make_resident(file, slice.position, slice.len);
+                    }
                     FetchedRecords::File(slice)
                 }
             })

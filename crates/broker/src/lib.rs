@@ -31,6 +31,7 @@ mod partition;
 mod recovery;
 mod replica_fetcher;
 mod replica_stream;
+mod residency;
 mod shard;
 #[cfg(test)]
 mod testing;

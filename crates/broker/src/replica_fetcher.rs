@@ -187,8 +187,7 @@ impl Fetchers {
         self.link(leader).up.load(Ordering::SeqCst)
     }
 
-    /// Whether the stream from `leader` broke a moment ago and is not up again: its process may be
-    /// dead while metadata still names it. Says nothing about a broker that leads nothing we follow.
+    /// Whether the stream from `leader` broke a moment ago and is not up again: it may be dead.
     pub(crate) fn is_suspect(&self, leader: BrokerId) -> bool {
         let links = self.links.lock();
         links.get(&leader).is_some_and(|link| {
@@ -203,9 +202,8 @@ impl Fetchers {
     /// Whether some partition here follows `leader`: only then can it become suspect.
     pub(crate) fn follows(&self, leader: BrokerId) -> bool {
         let links = self.links.lock();
-        links
-            .get(&leader)
-            .is_some_and(|link| link.wanted.load(Ordering::SeqCst) > 0)
+        let link = links.get(&leader);
+        link.is_some_and(|link| link.wanted.load(Ordering::SeqCst) > 0)
     }
 
     /// Sends a subscription; lost if the stream is down, and made anew when it is up.
