@@ -24,6 +24,7 @@ mod confirm;
 mod create;
 mod handle;
 mod hosted;
+mod numbers;
 mod offsets_log;
 mod owner;
 mod roles;
@@ -35,6 +36,7 @@ mod write;
 pub use self::{
     config::GroupsConfig,
     handle::{Groups, GroupsHandle},
+    numbers::GroupNumbers,
     offsets_log::OffsetsLog,
 };
 pub use ottla_coordinator::{

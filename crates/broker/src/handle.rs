@@ -351,6 +351,11 @@ impl BrokerHandle {
             metadata_lag: shared.link.metadata_lag(),
             fenced: !shared.link.session().borrow().unfenced,
             offline_log_directories: usize::from(shared.log_dir_failed()),
+            groups: self
+                .groups
+                .as_ref()
+                .map(GroupsHandle::numbers)
+                .unwrap_or_default(),
             ..MetricsSnapshot::default()
         };
         for handle in shared.registry.all().values() {

@@ -137,4 +137,6 @@ pub struct MetricsSnapshot {
     pub offline_log_directories: usize,
     /// Bytes in all logs.
     pub log_bytes: u64,
+    /// Groups coordinated here.
+    pub groups: crate::groups::GroupNumbers,
 }

@@ -84,13 +84,16 @@ impl CommittedGroup {
         self.metadata.is_none() && self.offsets.is_empty()
     }
 
-    fn remove_offset(&mut self, topic: &str, partition: PartitionIndex) {
-        if let Some(partitions) = self.offsets.get_mut(topic) {
-            partitions.remove(&partition);
-            if partitions.is_empty() {
-                self.offsets.remove(topic);
-            }
+    /// True if there was one.
+    fn remove_offset(&mut self, topic: &str, partition: PartitionIndex) -> bool {
+        let Some(partitions) = self.offsets.get_mut(topic) else {
+            return false;
+        };
+        let removed = partitions.remove(&partition).is_some();
+        if partitions.is_empty() {
+            self.offsets.remove(topic);
         }
+        removed
     }
 }
 
@@ -98,6 +101,8 @@ impl CommittedGroup {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommittedState {
     groups: BTreeMap<String, CommittedGroup>,
+    /// How many offsets they have stored.
+    offset_count: usize,
     /// Offsets of open transactions, in the order in which they were written (G-7).
     open: BTreeMap<ProducerId, Vec<OffsetsRecord>>,
 }
@@ -114,7 +119,8 @@ impl CommittedState {
             } => {
                 let group = self.groups.entry(group_id).or_default();
                 let partitions = group.offsets.entry(topic).or_default();
-                partitions.insert(partition, CommittedOffset::new(now, value));
+                let replaced = partitions.insert(partition, CommittedOffset::new(now, value));
+                self.offset_count += usize::from(replaced.is_none());
             }
             OffsetsRecord::Offset {
                 group_id,
@@ -122,7 +128,11 @@ impl CommittedState {
                 partition,
                 value: None,
             } => {
-                self.change(&group_id, |group| group.remove_offset(&topic, partition));
+                let mut removed = false;
+                self.change(&group_id, |group| {
+                    removed = group.remove_offset(&topic, partition);
+                });
+                self.offset_count -= usize::from(removed);
             }
             OffsetsRecord::Group {
                 group_id,
@@ -223,10 +233,10 @@ impl CommittedState {
             .flat_map(|(producer_id, records)| records.iter().map(|record| (*producer_id, record)))
     }
 
-    /// How many groups are stored.
+    /// How many offsets are stored.
     #[must_use]
-    pub fn group_count(&self) -> usize {
-        self.groups.len()
+    pub fn offset_count(&self) -> usize {
+        self.offset_count
     }
 
     /// Every stored group.

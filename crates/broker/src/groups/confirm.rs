@@ -7,10 +7,19 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use tokio::time::Instant;
+
 use ottla_coordinator::GroupError;
+use ottla_types::PartitionIndex;
+
+use super::{
+    hosted::Role,
+    owner::{Confirmation, Owner},
+};
 
 /// How long a confirmation may take. Within it a dead member of the ISR has been fenced.
-pub(super) const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
+const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
 
 /// An answer; it is told whether this broker still coordinates.
 pub(super) type Held = Box<dyn FnOnce(Result<(), GroupError>) + Send>;
@@ -50,6 +59,40 @@ impl Unconfirmed {
         for answer in self.asked.drain(..).chain(self.next.drain(..)) {
             answer(Err(GroupError::NotCoordinator));
         }
+    }
+}
+
+impl Owner {
+    /// Finds out whether this broker still coordinates, for those who asked since the last time.
+    pub(super) fn begin_confirmation(&mut self, index: PartitionIndex) {
+        let Some(hosted) = self.partitions.get_mut(&index) else {
+            return;
+        };
+        let Role::Active(epoch) = hosted.role else {
+            return;
+        };
+        if hosted.unconfirmed.begin() {
+            let id = hosted.id;
+            let deadline = Instant::now() + CONFIRMATION_WAIT;
+            let confirmed = self.log.confirm_leadership(id, epoch, deadline);
+            let confirmed = confirmed.map(move |leads| (id, epoch, leads));
+            self.confirmations.push(confirmed.boxed());
+        }
+    }
+
+    pub(super) fn on_confirmed(&mut self, (id, epoch, leads): Confirmation) {
+        let hosted = self.partitions.get_mut(&id.partition);
+        // Those who asked in an earlier epoch were answered when it ended.
+        let Some(hosted) = hosted.filter(|h| h.id == id && h.role == Role::Active(epoch)) else {
+            return;
+        };
+        let result = if leads {
+            Ok(())
+        } else {
+            Err(GroupError::NotCoordinator)
+        };
+        hosted.unconfirmed.finish(&result);
+        self.touched.insert(id.partition);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -13,9 +14,9 @@ use ottla_types::{BrokerId, PartitionIndex};
 
 use super::{
     CommitRequest, CommittedTopic, DeletedOffset, FetchOffsetsRequest, FetchedTopic,
-    GroupDescription, GroupError, GroupListing, GroupsConfig, HeartbeatRequest, JoinRequest,
-    Joined, LeaveRequest, OffsetsLog, SyncRequest, Synced, create::TopicCreation, owner::Owner,
-    topics::partition_of,
+    GroupDescription, GroupError, GroupListing, GroupNumbers, GroupsConfig, HeartbeatRequest,
+    JoinRequest, Joined, LeaveRequest, OffsetsLog, SyncRequest, Synced, create::TopicCreation,
+    owner::Owner, topics::partition_of,
 };
 
 /// Requests that may wait for the owner's attention. Their bytes are charged to their connections.
@@ -65,13 +66,16 @@ impl Groups {
         let (inbox, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
         let stop = shutdown.child_token();
         let tasks = TaskTracker::new();
-        tasks.spawn(Owner::new(log.clone(), config.clone(), requests).run(stop.clone()));
+        let numbers = Arc::new(Mutex::default());
+        let owner = Owner::new(log.clone(), config.clone(), requests, Arc::clone(&numbers));
+        tasks.spawn(owner.run(stop.clone()));
         tasks.close();
         let handle = GroupsHandle {
             inbox,
             log,
             config: Arc::new(config),
             creation: Arc::default(),
+            numbers,
         };
         Groups {
             handle,
@@ -100,6 +104,7 @@ pub struct GroupsHandle {
     log: Arc<dyn OffsetsLog>,
     config: Arc<GroupsConfig>,
     creation: Arc<TopicCreation>,
+    numbers: Arc<Mutex<GroupNumbers>>,
 }
 
 impl std::fmt::Debug for GroupsHandle {
@@ -109,6 +114,12 @@ impl std::fmt::Debug for GroupsHandle {
 }
 
 impl GroupsHandle {
+    /// Groups coordinated here, as counted some seconds ago at most.
+    #[must_use]
+    pub fn numbers(&self) -> GroupNumbers {
+        *self.numbers.lock()
+    }
+
     /// Which broker coordinates the group. The internal topic is created if it is missing;
     /// `CoordinatorNotAvailable` until it has leaders.
     pub async fn find_coordinator(

@@ -13,6 +13,7 @@ use futures::{
     future::{BoxFuture, FutureExt, pending},
     stream::FuturesUnordered,
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -27,10 +28,9 @@ use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionId, PartitionIndex};
 use crate::{Acks, ProduceEntry};
 
 use super::{
-    GroupsConfig, OffsetsLog,
+    GroupNumbers, GroupsConfig, OffsetsLog,
     checkpoints::{CHECKPOINT_INTERVAL, DiskJob},
     clock::Clock,
-    confirm::CONFIRMATION_WAIT,
     handle::Request,
     hosted::{Hosted, Role},
     serve::Waiter,
@@ -45,6 +45,8 @@ const DRAIN_MAX: usize = 512;
 const POLL_IDLE: Duration = Duration::from_millis(200);
 /// ...and how often while some partition is loading.
 const POLL_LOADING: Duration = Duration::from_millis(5);
+/// How often groups are counted for the metrics.
+const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a read waits for something new...
 const TAIL_WAIT: Duration = Duration::from_millis(500);
 /// ...and how long while some partition is loading.
@@ -63,7 +65,7 @@ struct Tail {
 }
 
 /// Whether this broker still led the partition in this epoch.
-type Confirmation = (PartitionId, LeaderEpoch, bool);
+pub(super) type Confirmation = (PartitionId, LeaderEpoch, bool);
 
 type Append = BoxFuture<'static, (PartitionId, u64, Result<Offset, GroupError>)>;
 
@@ -85,7 +87,7 @@ pub(super) struct Owner {
     inbox: mpsc::Receiver<Request>,
     image_changes: watch::Receiver<u64>,
     appends: FuturesUnordered<Append>,
-    confirmations: FuturesUnordered<BoxFuture<'static, Confirmation>>,
+    pub(super) confirmations: FuturesUnordered<BoxFuture<'static, Confirmation>>,
     pub(super) disk_jobs: FuturesUnordered<BoxFuture<'static, DiskJob>>,
     /// Some partition's checkpoint is being made.
     pub(super) is_drafting: bool,
@@ -97,6 +99,9 @@ pub(super) struct Owner {
     pub(super) check_tail: bool,
     next_expiry: Instant,
     next_poll: Instant,
+    /// What others are shown of it, and when to count again.
+    pub(super) numbers: Arc<Mutex<GroupNumbers>>,
+    next_count: Instant,
 }
 
 enum Event {
@@ -115,6 +120,7 @@ impl Owner {
         log: Arc<dyn OffsetsLog>,
         config: GroupsConfig,
         inbox: mpsc::Receiver<Request>,
+        numbers: Arc<Mutex<GroupNumbers>>,
     ) -> Owner {
         let mut image_changes = log.image_changes();
         image_changes.mark_changed(); // The first image is news too.
@@ -143,6 +149,8 @@ impl Owner {
             check_tail: true,
             next_expiry: now + check,
             next_poll: now,
+            numbers,
+            next_count: now,
         }
     }
 
@@ -278,6 +286,10 @@ impl Owner {
             self.refresh_roles();
             self.check_tail = true;
             self.next_poll = instant + poll;
+            if self.next_count <= instant {
+                self.next_count = instant + COUNT_INTERVAL;
+                self.count_groups();
+            }
         }
         self.next_poll = self.next_poll.min(instant + poll);
     }
@@ -393,38 +405,6 @@ impl Owner {
             self.perform_effects_of(index);
             self.begin_confirmation(index);
         }
-    }
-
-    /// Finds out whether this broker still coordinates, for those who asked since the last time.
-    fn begin_confirmation(&mut self, index: PartitionIndex) {
-        let Some(hosted) = self.partitions.get_mut(&index) else {
-            return;
-        };
-        let Role::Active(epoch) = hosted.role else {
-            return;
-        };
-        if hosted.unconfirmed.begin() {
-            let id = hosted.id;
-            let deadline = Instant::now() + CONFIRMATION_WAIT;
-            let confirmed = self.log.confirm_leadership(id, epoch, deadline);
-            let confirmed = confirmed.map(move |leads| (id, epoch, leads));
-            self.confirmations.push(confirmed.boxed());
-        }
-    }
-
-    fn on_confirmed(&mut self, (id, epoch, leads): Confirmation) {
-        let hosted = self.partitions.get_mut(&id.partition);
-        // Those who asked in an earlier epoch were answered when it ended.
-        let Some(hosted) = hosted.filter(|h| h.id == id && h.role == Role::Active(epoch)) else {
-            return;
-        };
-        let result = if leads {
-            Ok(())
-        } else {
-            Err(GroupError::NotCoordinator)
-        };
-        hosted.unconfirmed.finish(&result);
-        self.touched.insert(id.partition);
     }
 
     fn perform_effects_of(&mut self, index: PartitionIndex) {

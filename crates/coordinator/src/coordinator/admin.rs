@@ -22,6 +22,11 @@ impl Coordinator {
         living.map(Group::listing)
     }
 
+    /// The state of every group, those that are being removed too.
+    pub fn states(&self) -> impl Iterator<Item = GroupState> {
+        self.groups.values().map(Group::state)
+    }
+
     /// One group with its members.
     pub fn describe(&self, group_id: &str) -> Result<GroupDescription, GroupError> {
         check_group_id(group_id)?;

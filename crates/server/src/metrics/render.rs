@@ -54,6 +54,14 @@ pub(crate) fn broker(page: &mut Page, numbers: &MetricsSnapshot) {
         "delayedoperation=\"Fetch\"",
         numbers.fetch_purgatory_size,
     );
+    let groups = &numbers.groups;
+    page.number(&GROUPS, groups.groups);
+    page.number(&GROUPS_PREPARING, groups.preparing_rebalance);
+    page.number(&GROUPS_COMPLETING, groups.completing_rebalance);
+    page.number(&GROUPS_STABLE, groups.stable);
+    page.number(&GROUPS_DEAD, groups.dead);
+    page.number(&GROUPS_EMPTY, groups.empty);
+    page.number(&GROUP_OFFSETS, groups.offsets);
     page.number(&LOG_BYTES, numbers.log_bytes);
     page.number(&OFFLINE_LOG_DIRS, numbers.offline_log_directories);
     page.number(&FLUSHES, counters.log_flushes);

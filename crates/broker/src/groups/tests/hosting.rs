@@ -115,6 +115,12 @@ async fn a_member_joins_syncs_commits_and_leaves() {
         (described.state, described.members.len()),
         (GroupState::Stable, 1)
     );
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while handle.numbers().stable != 1 || handle.numbers().offsets != 1 {
+        assert!(Instant::now() < give_up, "{:?}", handle.numbers());
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(handle.numbers().groups, 1);
     let leaving = LeavingMember {
         member_id: Some(joined.member_id.clone()),
         group_instance_id: None,
