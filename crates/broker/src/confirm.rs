@@ -1,5 +1,7 @@
 //! Whether this broker still leads a partition, for answers that grant something (C-12).
 
+use std::time::Duration;
+
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -9,6 +11,9 @@ use ottla_metadata::Command;
 use ottla_types::{LeaderEpoch, PartitionId};
 
 use crate::{handle::BrokerHandle, partition::Confirmation, shard::input::Input};
+
+/// How long a confirmation may take. Within it a dead member of the ISR has been fenced.
+pub(crate) const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
 
 impl BrokerHandle {
     /// True if this broker led the partition in `leader_epoch` at some instant after the call: then

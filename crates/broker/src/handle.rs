@@ -28,7 +28,10 @@ use crate::{
     metrics::{BrokerMetrics, MetricsSnapshot},
     partition::view::PartitionRegistry,
     replica_fetcher::Fetchers,
-    shard::{env::Router, input::ProduceInput},
+    shard::{
+        env::{Router, Space},
+        input::ProduceInput,
+    },
     worker_pool::WorkerPool,
 };
 
@@ -49,6 +52,7 @@ pub(crate) struct Shared {
     /// directory locked.
     pub(crate) log_dir: Weak<LogDir>,
     pub(crate) producer_ids: tokio::sync::Mutex<ProducerIdBlock>,
+    pub(crate) space: Arc<Space>,
     pub(crate) space_bytes: Mutex<Option<(u64, u64)>>,
 }
 
@@ -112,12 +116,14 @@ impl BrokerHandle {
         }
     }
 
-    /// Registered, unfenced, and its log directory is fine (M-21).
+    /// Registered, unfenced and heard of it lately, and its log directory is fine (M-21).
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state() == BrokerState::Running
             && self.shared.link.session().borrow().unfenced
+            && self.shared.link.is_heard()
             && !self.shared.log_dir_failed()
+            && !self.shared.space.stalled()
     }
 
     /// Why the quorum has refused this broker for good, if it has.

@@ -33,6 +33,7 @@ mod replica_fetcher;
 mod replica_stream;
 mod residency;
 mod shard;
+mod stall;
 #[cfg(test)]
 mod testing;
 mod worker_pool;

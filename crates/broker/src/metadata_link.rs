@@ -78,6 +78,9 @@ struct Inner {
     want_shutdown: AtomicBool,
     offline_directories: Mutex<Vec<uuid::Uuid>>,
     no_space: AtomicBool,
+    stalled: AtomicBool,
+    /// When a controller last accepted a heartbeat.
+    accepted_at: Mutex<Option<Instant>>,
     /// Why this broker can never join, if so.
     refused: watch::Sender<Option<String>>,
     feed: Feed,
@@ -127,6 +130,8 @@ impl LinkHandle {
             want_shutdown: AtomicBool::new(false),
             offline_directories: Mutex::new(Vec::new()),
             no_space: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            accepted_at: Mutex::new(None),
             refused: watch::Sender::new(None),
             feed: outputs.feed,
         });
@@ -199,6 +204,19 @@ impl LinkHandle {
         if self.inner.no_space.swap(no_space, Ordering::SeqCst) != no_space {
             self.inner.heartbeat.notify_one();
         }
+    }
+
+    /// Whether the disk has stopped answering: then others should lead too (P-24).
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        self.inner.stalled.store(stalled, Ordering::SeqCst);
+        self.inner.heartbeat.notify_one();
+    }
+
+    /// Whether a controller has accepted a heartbeat within a session's time.
+    pub(crate) fn is_heard(&self) -> bool {
+        let session = Duration::from_millis(self.inner.config.session_timeout_ms);
+        let accepted_at = *self.inner.accepted_at.lock();
+        accepted_at.is_some_and(|at| at.elapsed() <= session)
     }
 
     pub(crate) fn session(&self) -> watch::Receiver<SessionState> {

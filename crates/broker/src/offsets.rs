@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use ottla_replication::lineage;
 use ottla_types::{LeaderEpoch, Offset, PartitionId};
 
 use crate::{
     api::{FoundOffset, Isolation, ListOffsetsError, OffsetQuery, ReplicaRole},
+    confirm::CONFIRMATION_WAIT,
     handle::BrokerHandle,
     partition::view::View,
 };
 
 impl BrokerHandle {
-    /// Finds one offset of a partition led here; `None` if no record matches.
+    /// Finds one offset of a partition led here; `None` if no record matches. The end of the log is
+    /// told only once the leadership has been confirmed, or an end told before by a later leader
+    /// could seem to go back (P-42, P-29).
     ///
     /// # Errors
     /// See [`ListOffsetsError`].
@@ -46,6 +51,14 @@ impl BrokerHandle {
             return Err(ListOffsetsError::OffsetNotAvailable);
         }
         if query == OffsetQuery::Latest {
+            let deadline = Instant::now() + CONFIRMATION_WAIT;
+            if !self
+                .confirm_leadership(id, view.leader_epoch, deadline)
+                .await
+            {
+                let leader = None;
+                return Err(ListOffsetsError::NotLeader { leader });
+            }
             return Ok(Some(FoundOffset {
                 offset: upper,
                 timestamp: None,

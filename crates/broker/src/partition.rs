@@ -85,6 +85,8 @@ pub(crate) struct Partition {
     following: Option<BrokerId>,
     ack_due: bool,
     no_space: bool,
+    /// The disk had stalled when that was last looked at.
+    stalled: bool,
     /// Recovery found damage; forgotten once the replica is back in the ISR.
     damaged: bool,
     /// Something that the view shows has changed.
@@ -159,6 +161,7 @@ impl Partition {
             following: None,
             ack_due: false,
             no_space: false,
+            stalled: false,
             damaged: false,
             dirty: true,
             readable: false,
@@ -270,6 +273,10 @@ impl Partition {
         self.waiting.retain(|waiting| !waiting.is_abandoned());
         if self.no_space && !env.space.replication_blocked() {
             self.no_space = false;
+            self.ack_due = true;
+        }
+        if self.stalled != env.space.stalled() {
+            self.stalled = env.space.stalled();
             self.ack_due = true;
         }
         // Without room it would only ask for what it cannot keep.

@@ -73,7 +73,7 @@ pub enum Command {
         broker_id: BrokerId,
         /// Its registration; of another one this is a no-op.
         broker_epoch: BrokerEpoch,
-        /// Whether it has no room.
+        /// Whether it has no room, or its disk has stalled.
         no_space: bool,
         /// Brokers with a live stream.
         live: BTreeSet<BrokerId>,

@@ -175,7 +175,8 @@ pub struct BrokerRecord {
     /// not known here: one that failed counts as all of them.
     #[serde(default)]
     pub offline_directories: Vec<Uuid>,
-    /// Its disk has no room for producers' records: it leads only where nobody else can (P-23).
+    /// Its disk has no room for producers' records, or has stalled: it leads only where nobody else
+    /// can (P-23, P-24).
     #[serde(default)]
     pub no_space: bool,
     /// The flush mode of its replicas of a topic whose configs name none.

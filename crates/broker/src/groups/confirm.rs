@@ -5,21 +5,18 @@
 //! its leadership has been confirmed after the question came. One confirmation of a partition is
 //! under way at a time; whoever asks meanwhile shares the next one.
 
-use std::time::Duration;
-
 use futures::FutureExt;
 use tokio::time::Instant;
 
 use ottla_coordinator::GroupError;
 use ottla_types::PartitionIndex;
 
+use crate::confirm::CONFIRMATION_WAIT;
+
 use super::{
     hosted::Role,
     owner::{Confirmation, Owner},
 };
-
-/// How long a confirmation may take. Within it a dead member of the ISR has been fenced.
-const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
 
 /// An answer; it is told whether this broker still coordinates.
 pub(super) type Held = Box<dyn FnOnce(Result<(), GroupError>) + Send>;

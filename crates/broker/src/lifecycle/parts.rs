@@ -42,6 +42,7 @@ use crate::{
         input::Input,
         mailbox::Mailbox,
     },
+    stall::{Flushes, StallWatch},
     worker_pool::WorkerPool,
 };
 
@@ -65,6 +66,7 @@ pub(super) struct Parts {
     pub(super) space: Arc<Space>,
     pub(super) trash: Arc<Trash>,
     pub(super) flush_pool: Arc<WorkerPool>,
+    pub(super) flushes: Arc<Flushes>,
     pub(super) directory_failed: Arc<Notify>,
     pub(super) stop: CancellationToken,
     pub(super) stop_link: CancellationToken,
@@ -131,6 +133,8 @@ impl Parts {
         ));
         let io_pool = Arc::new(WorkerPool::start("io", config.io_threads)?);
         let flush_pool = Arc::new(WorkerPool::start("flush", config.flush_threads)?);
+        let flushes = Arc::new(Flushes::new(config.flush_threads.max(1)));
+        let space = Arc::new(Space::default());
         let log_dir = Arc::new(log_dir);
         let shared = Arc::new(Shared {
             config,
@@ -146,6 +150,7 @@ impl Parts {
             fetchers: Arc::downgrade(&fetchers),
             log_dir: Arc::downgrade(&log_dir),
             producer_ids: tokio::sync::Mutex::default(),
+            space: Arc::clone(&space),
             space_bytes: Mutex::new(None),
         });
         Ok(Parts {
@@ -158,9 +163,10 @@ impl Parts {
             proposer: Arc::new(IsrProposer::default()),
             fetchers,
             streams,
-            space: Arc::new(Space::default()),
+            space,
             trash: Arc::new(Trash::default()),
             flush_pool,
+            flushes,
             directory_failed: Arc::new(Notify::new()),
             stop,
             stop_link,
@@ -182,6 +188,7 @@ impl Parts {
                 mailbox: Arc::clone(self.router.mailbox(number)),
                 log_dir: Arc::clone(&self.log_dir),
                 flush_pool: Arc::clone(&self.flush_pool),
+                flushes: Arc::clone(&self.flushes),
                 io_pool: Arc::clone(&self.shared.io_pool),
                 fetchers: Arc::clone(&self.fetchers),
                 streams: Arc::clone(&self.streams),
@@ -251,6 +258,15 @@ impl Parts {
             shutdown: self.stop.clone(),
         };
         self.tasks.spawn(maintenance.run());
+        let watch = StallWatch {
+            flushes: Arc::clone(&self.flushes),
+            space: Arc::clone(&self.space),
+            link: self.link.clone(),
+            router: Arc::clone(&self.router),
+            clock: self.clock,
+            shutdown: self.stop.clone(),
+        };
+        self.tasks.spawn(watch.run());
         let (failed, router) = (Arc::clone(&self.directory_failed), Arc::clone(&self.router));
         let (link, directory_id) = (self.link.clone(), opened.directory_id);
         self.spawn(async move {

@@ -124,7 +124,7 @@ fn heartbeat(inner: &Inner, (broker_epoch, incarnation): (BrokerEpoch, Uuid)) ->
         ready: inner.ready.load(Ordering::SeqCst) && offline.is_empty(),
         want_shutdown: inner.want_shutdown.load(Ordering::SeqCst),
         offline_directories: offline.iter().map(|id| convert::uuid_bytes(*id)).collect(),
-        no_space: inner.no_space.load(Ordering::SeqCst),
+        no_space: inner.no_space.load(Ordering::SeqCst) || inner.stalled.load(Ordering::SeqCst),
     }
 }
 
@@ -240,6 +240,7 @@ fn on_reply(
     match reply.result {
         Some(heartbeat_reply::Result::Accepted(accepted)) => {
             *inner.stale_since.lock() = None;
+            *inner.accepted_at.lock() = Some(Instant::now());
             inner.session.send_if_modified(|state| {
                 let new = super::SessionState {
                     connected: true,

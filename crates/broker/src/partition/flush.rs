@@ -41,9 +41,10 @@ impl Partition {
         };
         self.flushing = true;
         let (id, mailbox, clock) = (self.id, Arc::clone(&env.mailbox), env.clock);
+        let flushes = Arc::clone(&env.flushes);
         env.flush_pool.submit(move || {
             let begun = clock.micros();
-            let done = job.run();
+            let done = flushes.during(clock.now(), || job.run());
             let micros = clock.micros().saturating_sub(begun);
             mailbox.post(Input::Flushed { id, done, micros });
         });

@@ -64,7 +64,7 @@ impl Partition {
             last_epoch: last_epoch.map_or(-1, LeaderEpoch::get),
             flushed_offset: marks.flushed_offset.get(),
             unsubscribe: false,
-            no_space: self.no_space,
+            no_space: self.no_space || env.space.stalled(),
         };
         env.fetchers.subscribe(leader, message);
     }
@@ -237,7 +237,7 @@ impl Partition {
             subscription: follower.subscription(),
             log_end_offset: marks.log_end_offset.get(),
             flushed_offset: marks.flushed_offset.get(),
-            no_space: self.no_space,
+            no_space: self.no_space || env.space.stalled(),
             confirm: self.confirm_seen,
         };
         env.fetchers.ack(leader, self.id, ack);

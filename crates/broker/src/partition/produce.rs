@@ -261,6 +261,7 @@ impl Partition {
                     AppendError::Io(_) => self.fail(env, &error),
                     AppendError::NoSpace => env.space.deny(),
                     AppendError::Corrupt(_)
+                    | AppendError::TooManyFiles
                     | AppendError::BatchTooLarge { .. }
                     | AppendError::OutOfOrder { .. }
                     | AppendError::EpochRegressed { .. }

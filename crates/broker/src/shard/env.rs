@@ -20,6 +20,7 @@ use crate::{
     replica_fetcher::Fetchers,
     replica_stream::FollowerStreams,
     shard::{input::Input, mailbox::Mailbox},
+    stall::Flushes,
     worker_pool::WorkerPool,
 };
 
@@ -65,11 +66,13 @@ pub(crate) fn shard_of(id: PartitionId, shards: usize) -> usize {
     usize::try_from((start + number) % shards_u64).unwrap_or(0)
 }
 
-/// Whether the disk has room: produce stops first, then replication, metadata never (P-23).
+/// Whether the disk has room: produce stops first, then replication, metadata never (P-23). And
+/// whether it answers (P-24).
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     produce_blocked: AtomicBool,
     replication_blocked: AtomicBool,
+    stalled: AtomicBool,
     denied: Notify,
 }
 
@@ -84,6 +87,15 @@ impl Space {
     /// Waits until the disk has refused a write.
     pub(crate) async fn denied(&self) {
         self.denied.notified().await;
+    }
+
+    /// Flushes do not come back: the ISR should not wait for what is stored here.
+    pub(crate) fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
     }
 
     pub(crate) fn produce_blocked(&self) -> bool {
@@ -142,6 +154,7 @@ pub(crate) struct Env {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) log_dir: Arc<LogDir>,
     pub(crate) flush_pool: Arc<WorkerPool>,
+    pub(crate) flushes: Arc<Flushes>,
     pub(crate) io_pool: Arc<WorkerPool>,
     pub(crate) fetchers: Arc<Fetchers>,
     pub(crate) streams: Arc<FollowerStreams>,
