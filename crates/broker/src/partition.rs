@@ -10,6 +10,7 @@ mod follow;
 mod lead;
 mod produce;
 mod publish;
+pub(crate) mod refused;
 mod session;
 pub(crate) mod view;
 
@@ -41,6 +42,7 @@ use crate::{
 use confirm::Confirmations;
 use produce::{QueuedProduce, Ticket, WaitingProduce};
 use publish::epoch_starts;
+use refused::RefusedBatches;
 use session::Session;
 use view::{PartitionHandle, View};
 
@@ -71,6 +73,8 @@ pub(crate) struct Partition {
     ready: Vec<(Ticket, Produced)>,
     /// Appended, waiting for the high watermark; in order of offsets.
     waiting: VecDeque<WaitingProduce>,
+    /// Batches that came before this broker led.
+    refused: RefusedBatches,
     sessions: BTreeMap<BrokerId, Session>,
     /// Who must know whether this replica still leads.
     confirmations: Confirmations,
@@ -152,6 +156,7 @@ impl Partition {
             queued: Vec::new(),
             ready: Vec::new(),
             waiting: VecDeque::new(),
+            refused: RefusedBatches::default(),
             sessions: BTreeMap::new(),
             confirmations: Confirmations::default(),
             has_eligible_outside_isr: false,
@@ -172,6 +177,11 @@ impl Partition {
 
     pub(crate) fn set_damaged(&mut self, damaged: bool) {
         self.damaged = damaged;
+    }
+
+    /// What was refused before it was here.
+    pub(crate) fn set_refused(&mut self, refused: RefusedBatches) {
+        self.refused = refused;
     }
 
     pub(crate) fn handle(&self) -> &Arc<PartitionHandle> {
@@ -357,6 +367,7 @@ impl Partition {
             }
             Effect::LeadershipEnded => {
                 for queued in self.queued.drain(..) {
+                    self.refused.note(now.at, queued.header());
                     queued.refuse(ProduceError::NotLeader {
                         leader: self.leader_hint,
                     });

@@ -187,6 +187,12 @@ impl Log {
         self.producers.check(header)
     }
 
+    /// Whether anything is known of this producer: then its sequences are judged.
+    #[must_use]
+    pub fn knows_producer(&self, producer_id: i64) -> bool {
+        self.producers.contains(producer_id)
+    }
+
     /// Judges several batches that will be appended in one call.
     #[must_use]
     pub fn sequence_checks(&self) -> SequenceChecks<'_> {

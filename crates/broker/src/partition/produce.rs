@@ -42,6 +42,10 @@ pub(super) struct WaitingProduce {
 }
 
 impl QueuedProduce {
+    pub(super) fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
     pub(super) fn refuse(self, error: ProduceError) {
         self.ticket.answer(Err(error));
     }
@@ -98,6 +102,9 @@ impl Partition {
         for queued in std::mem::take(&mut self.queued) {
             if let Err(error) = self.check_may_append(env, &queued) {
                 env.metrics.failed_produce_requests.one();
+                if !matches!(error, ProduceError::BatchTooLargeForSegment) {
+                    self.refused.note(now.at, &queued.header);
+                }
                 queued.refuse(error);
                 continue;
             }
@@ -177,7 +184,7 @@ impl Partition {
             return false;
         };
         let error = match log.check_sequence(header) {
-            SequenceVerdict::New => return true,
+            SequenceVerdict::New => return self.may_begin(env, now, queued),
             SequenceVerdict::Duplicate {
                 base_offset,
                 last_offset,
@@ -193,6 +200,26 @@ impl Partition {
         env.metrics.failed_produce_requests.one();
         queued.ticket.answer(Err(error));
         false
+    }
+
+    /// A batch that the log has no objection to: true unless it is the first of its producer here
+    /// and an earlier one was refused, which has to come again first (P-8).
+    fn may_begin(&mut self, env: &Env, now: Now, queued: &QueuedProduce) -> bool {
+        if self.refused.is_empty() {
+            return true;
+        }
+        let header = &queued.header;
+        let known = self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.knows_producer(header.producer_id));
+        if !known && self.refused.forbids(now.at, header) {
+            env.metrics.failed_produce_requests.one();
+            queued.ticket.answer(Err(ProduceError::OutOfOrderSequence));
+            return false;
+        }
+        self.refused.accepted(header.producer_id);
+        true
     }
 
     /// Written once, earlier (P-8): the original's offset, and for acks=all its replication.
@@ -254,7 +281,8 @@ impl Partition {
             Err(error) => {
                 let answer = produce_error(&error);
                 env.metrics.failed_produce_requests.add_len(tickets.len());
-                for (ticket, _) in tickets {
+                for (ticket, header) in tickets {
+                    self.refused.note(now.at, &header);
                     ticket.answer(Err(answer.clone()));
                 }
                 match &error {

@@ -34,6 +34,10 @@ pub(crate) struct Address {
 }
 
 /// What a log entry carries.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every entry is a command; a box would cost each of them an allocation"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Proposal {
     /// A leader begins to serve. Changes nothing; once applied, everything that an earlier leader

@@ -177,7 +177,7 @@ impl CountErrors for DescribeTopicPartitionsResponse {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
-    use ottla_types::{LeaderEpoch, PartitionEpoch, TopicId};
+    use ottla_types::TopicId;
     use uuid::Uuid;
 
     use super::*;

@@ -37,7 +37,7 @@ use crate::{
 
 /// Only this client may write to internal topics, as in Kafka.
 const ADMIN_CLIENT: &str = "__admin_client";
-/// How long a request with acks=0 waits for metadata that makes this broker the leader.
+/// How long a request waits for metadata that its client already has.
 const LEADERSHIP_WAIT: Duration = Duration::from_millis(500);
 /// How often it looks.
 const LEADERSHIP_POLL: Duration = Duration::from_millis(5);
@@ -49,9 +49,9 @@ const LEADERSHIP_POLL: Duration = Duration::from_millis(5);
 )]
 pub(super) fn admit(cx: RequestContext, body: BytesMut) -> Result<Call<File>, ProduceDecodeError> {
     let request = ProduceRequest::decode(body, cx.version())?;
-    if request.acks == 0 && !all_led_here(&cx, &request) {
+    if !may_be_admitted(&cx, &request) {
         return Ok(Call::Admitting(Box::pin(async move {
-            wait_for_leadership(&cx, &request).await;
+            wait_for_metadata(&cx, &request).await;
             let plan = Plan::new(&cx, request);
             validate_and_enqueue(cx, plan).await
         })));
@@ -61,6 +61,19 @@ pub(super) fn admit(cx: RequestContext, body: BytesMut) -> Result<Call<File>, Pr
         return Ok(Call::Admitted(plan.validate().enqueue(cx)));
     }
     Ok(Call::Admitting(validate_and_enqueue(cx, plan)))
+}
+
+/// Whether the request can be judged by the metadata that this broker has. A topic that it does
+/// not know may be so new that the client has heard of it elsewhere: were its first batches refused
+/// and a later one in flight taken, that would look like the producer's beginning (P-8). With
+/// acks=0 there is no answer that would make the client try again, so it must lead, too.
+fn may_be_admitted(cx: &RequestContext, request: &ProduceRequest) -> bool {
+    if request.acks == 0 {
+        return all_led_here(cx, request);
+    }
+    let image = cx.image();
+    let known = |topic| find_topic(&image, topic).is_ok();
+    request.topics.iter().all(|topic| known(&topic.topic))
 }
 
 /// Whether every partition of the request is known and led by this broker.
@@ -81,12 +94,11 @@ fn all_led_here(cx: &RequestContext, request: &ProduceRequest) -> bool {
     })
 }
 
-/// Waits a moment until this broker has learned what the client has learned elsewhere: that it
-/// leads. With acks=0 there is no answer that would make the client try again.
-async fn wait_for_leadership(cx: &RequestContext, request: &ProduceRequest) {
+/// Waits a moment until this broker has learned what the client has learned elsewhere.
+async fn wait_for_metadata(cx: &RequestContext, request: &ProduceRequest) {
     let led = async {
         let mut pause = tokio::time::interval(LEADERSHIP_POLL);
-        while !all_led_here(cx, request) {
+        while !may_be_admitted(cx, request) {
             pause.tick().await;
         }
     };
