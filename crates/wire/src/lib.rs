@@ -1,6 +1,7 @@
 //! The Kafka protocol: framing, versions, codecs.
 //!
-//! Bytes in, typed requests out; typed responses in, bytes or chunks out. No sockets, no clocks.
+//! Bytes in, typed requests out; typed responses in, bytes or chunks out; and the client's
+//! direction, which is the reverse. No sockets, no clocks.
 //! The message types are those of the `kafka-protocol` crate, generated from Kafka's schemas; the
 //! two that carry records, Produce's request and Fetch's response, have codecs of our own so that
 //! records are never copied.
@@ -14,11 +15,13 @@
 #![deny(clippy::indexing_slicing)]
 
 mod api;
+mod client;
 mod error_code;
 mod fetch;
 mod frame;
 mod header;
 mod produce;
+mod produce_encode;
 mod reader;
 mod request;
 mod response;
@@ -26,6 +29,10 @@ mod shape;
 mod shapes;
 
 pub use api::{Api, Versions};
+pub use client::{
+    ClientCodecError, RequestFrame, decode_response, encode_request, negotiate, spoken_versions,
+    take_correlation_id,
+};
 pub use error_code::ErrorCode;
 pub use fetch::{
     Chunk, CurrentLeader, EpochEnd, FetchPartitionResponse, FetchResponse, FetchTopicResponse,
@@ -35,9 +42,10 @@ pub use frame::{Frame, FrameError, next_frame};
 pub use header::{HeaderError, RequestHeader, take_header};
 pub use kafka_protocol::{
     messages,
-    protocol::{Encodable, StrBytes},
+    protocol::{Decodable, Encodable, Request, StrBytes},
 };
 pub use produce::{ProduceDecodeError, ProducePartition, ProduceRequest, ProduceTopic, TopicKey};
+pub use produce_encode::{ProduceRequestData, ProduceTopicData};
 pub use request::{DecodeError, decode_request};
 pub use response::{EncodeError, encode_response};
 pub use shape::ShapeError;

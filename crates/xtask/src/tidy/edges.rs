@@ -33,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("ottla-controller", &["types", "metadata", "rpc", "config"]),
+    ("ottla-client", &["types", "records", "wire"]),
     (
         "ottla-gateway",
         &[
@@ -70,6 +71,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ottla-rpc",
             "ottla-broker",
             "ottla-controller",
+            "ottla-client",
             "ottla-gateway",
             "ottla-server",
             "ottla",
@@ -85,6 +87,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         &[
             "ottla-broker",
             "ottla-controller",
+            "ottla-client",
             "ottla-gateway",
             "ottla-server",
         ],
