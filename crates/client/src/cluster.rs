@@ -148,6 +148,19 @@ impl Cluster {
         })
     }
 
+    /// Takes over a broker's address that an answer named, if it is not known.
+    pub(crate) fn learn_node(&self, node: Node) {
+        self.inner.metadata.send_if_modified(|metadata| {
+            if metadata.brokers.contains_key(&node.id) {
+                return false;
+            }
+            let mut updated = Metadata::clone(metadata);
+            updated.brokers.insert(node.id, node);
+            *metadata = Arc::new(updated);
+            true
+        });
+    }
+
     /// The connection to a broker, made if need be.
     pub(crate) async fn connect(
         &self,
@@ -158,6 +171,21 @@ impl Cluster {
         let address = self.metadata().brokers.get(&broker).map(Node::address);
         let address = address.ok_or(RequestError::UnknownBroker(broker))?;
         self.connect_to(&address, lane, deadline).await
+    }
+
+    /// Ends a connection whose broker does not answer, if there is one.
+    pub(crate) fn disconnect(&self, broker: BrokerId, lane: Lane, reason: &str) {
+        let metadata = self.metadata();
+        let Some(node) = metadata.brokers.get(&broker) else {
+            return;
+        };
+        let slot = self.slot(&node.address(), lane);
+        // Whoever holds the lock is connecting: there is nothing to end.
+        if let Ok(state) = slot.state.try_lock()
+            && let Some(connection) = &state.connection
+        {
+            connection.close(reason);
+        }
     }
 
     async fn connect_to(

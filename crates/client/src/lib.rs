@@ -13,14 +13,25 @@ mod clock;
 mod cluster;
 mod config;
 mod connection;
+mod consumer;
 mod error;
+mod group;
+mod leaders;
 mod metadata;
+mod offsets;
 mod producer;
 
 pub use cluster::TopicError;
 pub use config::ClientConfig;
+pub use consumer::{
+    Assignor, Consumer, ConsumerConfig, ConsumerError, ConsumerRecord, OffsetReset, Polled,
+    RebalanceEvent,
+};
 pub use error::RequestError;
+pub use group::{CommittedOffset, GroupError};
+pub use leaders::PartitionError;
 pub use metadata::{Metadata, Node, Partition, Topic, TopicPartition};
+pub use offsets::{IsolationLevel, ListedOffset, OffsetSpec};
 pub use ottla_records::Codec;
 pub use ottla_types::{BrokerId, TopicId};
 pub use ottla_wire::ErrorCode;

@@ -16,21 +16,45 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// One attempt with one broker. `build` gets the version that was agreed on.
-    pub(crate) async fn call<R>(
+    pub(crate) async fn call<R: Request>(
         &self,
         broker: BrokerId,
         lane: Lane,
         deadline: Instant,
         build: impl FnOnce(i16) -> R,
-    ) -> Result<R::Response, RequestError>
-    where
-        R: Request,
-    {
+    ) -> Result<R::Response, RequestError> {
+        self.call_capped(broker, lane, i16::MAX, deadline, build)
+            .await
+    }
+
+    /// As [`Cluster::call`], with a version of at most `cap`.
+    pub(crate) async fn call_capped<R: Request>(
+        &self,
+        broker: BrokerId,
+        lane: Lane,
+        cap: i16,
+        deadline: Instant,
+        build: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, RequestError> {
         let connection = self.connect(broker, lane, deadline).await?;
-        let version = connection.version_of::<R>(i16::MAX)?;
+        let version = connection.version_of::<R>(cap)?;
         let request = build(version);
         let answer_by = deadline.min(Instant::now() + self.config().request_timeout);
         connection.call(version, &request, answer_by).await
+    }
+
+    /// As [`Cluster::call`], for answers that may take longer than others: until `deadline`.
+    pub(crate) async fn call_long<R: Request>(
+        &self,
+        broker: BrokerId,
+        lane: Lane,
+        deadline: Instant,
+        build: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, RequestError> {
+        let connection = self.connect(broker, lane, deadline).await?;
+        let version = connection.version_of::<R>(i16::MAX)?;
+        let request = build(version);
+        connection.call(version, &request, deadline).await
     }
 
     /// One attempt with whichever broker answers first: the next one is asked as well when one

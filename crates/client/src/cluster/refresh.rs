@@ -7,7 +7,6 @@ use std::{
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use ottla_types::TopicId;
 use ottla_wire::{
     ErrorCode, StrBytes,
     messages::{MetadataRequest, TopicName, metadata_request::MetadataRequestTopic},
@@ -134,11 +133,6 @@ impl Cluster {
                 }
             }
         }
-    }
-
-    /// The topic's id as it is known now.
-    pub(crate) fn topic_id(&self, name: &str) -> Option<TopicId> {
-        self.metadata().topic(name)?.id
     }
 }
 

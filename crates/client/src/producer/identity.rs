@@ -42,7 +42,8 @@ pub(super) async fn ask(cluster: &Cluster) -> Result<Identity, IdentityError> {
     loop {
         let deadline = Instant::now() + cluster.config().request_timeout;
         let build = |version: i16| {
-            let mut request = InitProducerIdRequest::default();
+            // The default is an empty name, which is not the same as none.
+            let mut request = InitProducerIdRequest::default().with_transactional_id(None);
             request.transaction_timeout_ms = i32::MAX;
             if version >= 3 {
                 request.producer_id = (-1).into();
