@@ -19,7 +19,7 @@ async fn main() -> Result<()> {
     let mut consumer = Consumer::new(config)?;
     consumer.subscribe([topic]).await?;
     let (mut count, mut last) = (0u64, Instant::now());
-    while last.elapsed() < Duration::from_secs(5) {
+    while last.elapsed() < Duration::from_secs(10) {
         let polled = match polled(&mut consumer).await {
             Ok(polled) => polled,
             Err(error) => {

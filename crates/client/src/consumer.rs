@@ -32,6 +32,8 @@ use tokio::{
 };
 
 pub use assignor::Assignor;
+pub(crate) use protocol::decode_assignment;
+
 pub use config::{ConsumerConfig, OffsetReset};
 pub use record::{ConsumerError, ConsumerRecord, Polled, RebalanceEvent};
 

@@ -8,6 +8,7 @@
 //!   from any broker that answers, until the caller's deadline.
 //! * Everything is bounded: memory for records, requests in flight, waits.
 
+mod admin;
 mod backoff;
 mod clock;
 mod cluster;
@@ -21,6 +22,11 @@ mod metadata;
 mod offsets;
 mod producer;
 
+pub use admin::{
+    Admin, AdminError, AlterConfig, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource,
+    ElectionType, GroupDescription, GroupListing, GroupMember, LogDir, LogDirReplica, NewTopic,
+    ProducerState, QuorumDescription, QuorumReplica, Reassignment, Refusal,
+};
 pub use cluster::TopicError;
 pub use config::ClientConfig;
 pub use consumer::{

@@ -93,7 +93,7 @@ pub(super) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes, 
 }
 
 /// The assignment; none at all is an empty one.
-pub(super) fn decode_assignment(bytes: Bytes) -> Result<Vec<TopicPartition>, ClientCodecError> {
+pub(crate) fn decode_assignment(bytes: Bytes) -> Result<Vec<TopicPartition>, ClientCodecError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
