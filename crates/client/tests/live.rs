@@ -1,6 +1,8 @@
 //! Against a real cluster, ours or Apache Kafka's: `OTTLA_BOOTSTRAP=host:port,... cargo nextest run
 //! -p ottla-client --test live`. Without the variable every test says that it is skipped.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};

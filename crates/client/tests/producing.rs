@@ -1,5 +1,7 @@
 //! The producer against brokers that fail by script: nothing is doubled, lost or reordered.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/fake_broker.rs"]
 mod fake_broker;
 
@@ -225,4 +227,30 @@ async fn memory_is_bounded_and_a_full_buffer_is_an_error_in_time() {
     assert!(begun.elapsed() >= Duration::from_millis(200));
     producer.flush().await;
     assert_eq!(cluster.model.lock().log.len(), 2);
+}
+
+#[tokio::test]
+async fn a_silent_leader_is_given_up_whenever_another_one_is_elected() {
+    let cluster = FakeCluster::start(2).await;
+    let mut config = config(&cluster);
+    config.client.stall_probe_after = Duration::from_millis(50);
+    let producer = Producer::new(config).unwrap();
+    produce(&producer, 1).await;
+    cluster.script([Some(Fault::Hang)]);
+    let sent = ProducerRecord::to(TOPIC).value("1");
+    let delivery = producer.send(sent).await.unwrap();
+    // The election comes long after the first question about it.
+    let asked = |cluster: &FakeCluster| cluster.model.lock().metadata_requests;
+    let before = asked(&cluster);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while asked(&cluster) < before + 3 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "metadata is not asked for again"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.model.lock().move_leader();
+    let delivered = tokio::time::timeout(Duration::from_secs(5), delivery).await;
+    assert_eq!(delivered.unwrap().unwrap().offset, Some(1));
 }

@@ -221,7 +221,15 @@ mod tests {
     #[test]
     fn large_records_are_not_copied() {
         let data = data(TopicKey::Name("t".to_owned().into()));
-        let large = data.topics[1].partitions[0].1.clone();
+        let large = data
+            .topics
+            .last()
+            .unwrap()
+            .partitions
+            .first()
+            .unwrap()
+            .1
+            .clone();
         let chunks = data.encode(12, "me").unwrap().into_chunks();
         let shared = chunks
             .iter()

@@ -127,10 +127,11 @@ impl Cluster {
             self.want(|wanted| {
                 wanted.topics.insert(name.into());
             });
-            if let Err(error) = self.refresh(deadline).await {
-                if !error.is_retriable() && !matches!(error, RequestError::NotSentInTime) {
-                    return Err(TopicError::Unreachable(error));
-                }
+            if let Err(error) = self.refresh(deadline).await
+                && !error.is_retriable()
+                && !matches!(error, RequestError::NotSentInTime)
+            {
+                return Err(TopicError::Unreachable(error));
             }
         }
     }

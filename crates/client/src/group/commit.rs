@@ -105,10 +105,9 @@ pub(crate) async fn commit(
     // Errors of the whole group stand at each partition; one that passes is worth another try.
     let error_of = |response: &OffsetCommitResponse| {
         let rows = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let codes = rows.map(|row| code(row.error_code));
+        let mut codes = rows.map(|row| code(row.error_code));
         codes
-            .filter(|error| is_of_the_group(*error))
-            .next()
+            .find(|error| is_of_the_group(*error))
             .unwrap_or(ErrorCode::None)
     };
     let response = coordinator

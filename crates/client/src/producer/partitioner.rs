@@ -33,7 +33,7 @@ impl Partitioner {
     ) -> Option<i32> {
         let count = i32::try_from(topic.partitions.len()).ok()?;
         if let Some(key) = key {
-            return Some(to_positive(murmur2(key)).checked_rem(count)?);
+            return to_positive(murmur2(key)).checked_rem(count);
         }
         let usable = |partition: i32| {
             let known = topic.partitions.get(&partition);

@@ -46,7 +46,8 @@ struct Request {
     version: i16,
     keys: BTreeMap<Arc<str>, ottla_wire::TopicKey>,
     batches: Vec<Batch>,
-    is_probed: bool,
+    /// Metadata is asked for then, and again, until there is an answer.
+    probe_at: Instant,
 }
 
 enum Link {
@@ -134,10 +135,11 @@ impl Sender {
     }
 
     fn expire(&mut self, now: Instant) {
+        let mut is_probing = false;
         for request in self.requests.values_mut() {
-            let is_old = now >= request.started + self.cluster.config().stall_probe_after;
-            if is_old && !request.is_probed {
-                request.is_probed = true;
+            if now >= request.probe_at {
+                is_probing = true;
+                request.probe_at = now + self.cluster.config().stall_probe_after;
                 self.cluster.request_refresh();
             }
             for batch in &mut request.batches {
@@ -147,13 +149,16 @@ impl Sender {
             }
         }
         self.shared.accumulator.lock().expire(now);
+        if is_probing {
+            // Another leader may have been known before this request was old enough.
+            self.give_up_deposed();
+        }
     }
 
     fn next_wakeup(&self, now: Instant) -> Instant {
         const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
-        let probe_after = self.cluster.config().stall_probe_after;
         let requests = self.requests.values().flat_map(|request| {
-            let probe = (!request.is_probed).then(|| request.started + probe_after);
+            let probe = Some(request.probe_at);
             let deadlines = request.batches.iter().filter(|batch| !batch.is_expired);
             deadlines.map(|batch| batch.deadline).chain(probe)
         });
@@ -321,7 +326,7 @@ impl Sender {
                 version: sent.version,
                 keys: sent.keys,
                 batches,
-                is_probed: false,
+                probe_at: now + config.client.stall_probe_after,
             },
         );
     }

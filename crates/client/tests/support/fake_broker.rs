@@ -1,6 +1,11 @@
 //! Brokers that follow a script: real sockets and real frames, and a log that checks sequences as
 //! Kafka's does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
@@ -31,10 +36,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 /// The one topic.
-pub const TOPIC: &str = "orders";
+pub(crate) const TOPIC: &str = "orders";
 
 /// What a broker does with a request.
-pub enum Reply {
+pub(crate) enum Reply {
     /// Answers with this frame.
     Answer(Bytes),
     /// Closes the connection.
@@ -45,7 +50,7 @@ pub enum Reply {
 
 /// What happens to the next Produce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection closes, nothing is written.
     CloseBeforeWrite,
     /// Written, and the connection closes without an answer.
@@ -58,25 +63,27 @@ pub enum Fault {
     MoveLeaderWithHint,
     /// Answered with this code, nothing is written.
     Refuse(ErrorCode),
+    /// Never answered.
+    Hang,
     /// Never answered, and the next broker leads from now on.
     HangAndMove,
 }
 
 /// What all brokers share.
 #[derive(Default)]
-pub struct Model {
-    pub addresses: Vec<(String, u16)>,
-    pub leader: usize,
-    pub leader_epoch: i32,
+pub(crate) struct Model {
+    pub(crate) addresses: Vec<(String, u16)>,
+    pub(crate) leader: usize,
+    pub(crate) leader_epoch: i32,
     /// Taken by one Produce after another.
-    pub faults: VecDeque<Option<Fault>>,
+    pub(crate) faults: VecDeque<Option<Fault>>,
     /// Values, in the order of the log.
-    pub log: Vec<Bytes>,
-    pub produce_requests: usize,
-    pub metadata_requests: usize,
+    pub(crate) log: Vec<Bytes>,
+    pub(crate) produce_requests: usize,
+    pub(crate) metadata_requests: usize,
     /// Highest ApiVersions that brokers understand.
-    pub api_versions_max: i16,
-    pub produce_max: i16,
+    pub(crate) api_versions_max: i16,
+    pub(crate) produce_max: i16,
     producers: BTreeMap<i64, Producer>,
 }
 
@@ -88,13 +95,13 @@ struct Producer {
 }
 
 /// Brokers 1 to n on loopback.
-pub struct FakeCluster {
-    pub model: Arc<Mutex<Model>>,
+pub(crate) struct FakeCluster {
+    pub(crate) model: Arc<Mutex<Model>>,
     tasks: TaskTracker,
 }
 
 impl FakeCluster {
-    pub async fn start(brokers: usize) -> FakeCluster {
+    pub(crate) async fn start(brokers: usize) -> FakeCluster {
         let model = Arc::new(Mutex::new(Model {
             leader_epoch: 3,
             api_versions_max: 4,
@@ -116,7 +123,7 @@ impl FakeCluster {
         FakeCluster { model, tasks }
     }
 
-    pub fn bootstrap(&self) -> Vec<String> {
+    pub(crate) fn bootstrap(&self) -> Vec<String> {
         let model = self.model.lock();
         model
             .addresses
@@ -125,7 +132,7 @@ impl FakeCluster {
             .collect()
     }
 
-    pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub(crate) fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.model.lock().faults.extend(faults);
     }
 }
@@ -259,6 +266,7 @@ impl Model {
             None => {}
             Some(Fault::CloseBeforeWrite | Fault::CloseAfterWrite) => return Reply::Close,
             Some(Fault::Refuse(code)) => response.error_code = code.code(),
+            Some(Fault::Hang) => return Reply::Hang,
             Some(Fault::HangAndMove) => {
                 self.move_leader();
                 return Reply::Hang;
@@ -281,7 +289,7 @@ impl Model {
         self.produced(header, topic.topic.clone(), response)
     }
 
-    fn move_leader(&mut self) {
+    pub(crate) fn move_leader(&mut self) {
         self.leader = (self.leader + 1) % self.addresses.len();
         self.leader_epoch += 1;
     }
@@ -368,7 +376,7 @@ fn row(api: Api, min: i16, max: i16) -> ApiVersion {
         .with_max_version(max)
 }
 
-pub fn answer<R: ottla_wire::Encodable>(header: &RequestHeader, response: &R) -> Reply {
+pub(crate) fn answer<R: ottla_wire::Encodable>(header: &RequestHeader, response: &R) -> Reply {
     let frame = encode_response(header.api, header.version, header.correlation_id, response);
     Reply::Answer(frame.unwrap())
 }

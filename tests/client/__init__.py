@@ -1,0 +1,1 @@
+"""Our own client against real clusters whose nodes die."""
