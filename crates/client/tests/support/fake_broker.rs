@@ -84,8 +84,13 @@ pub(crate) struct Model {
     /// Highest ApiVersions that brokers understand.
     pub(crate) api_versions_max: i16,
     pub(crate) produce_max: i16,
+    /// Answers what is not answered here.
+    pub(crate) handler: Option<Handler>,
     producers: BTreeMap<i64, Producer>,
 }
+
+/// Model, broker, header and body of a request.
+pub(crate) type Handler = Box<dyn FnMut(&mut Model, usize, &RequestHeader, Bytes) -> Reply + Send>;
 
 struct Producer {
     epoch: i16,
@@ -186,7 +191,14 @@ impl Model {
                 answer(header, &response)
             }
             Api::Produce => self.produce(broker, header, body),
-            other => panic!("{other:?} is not expected"),
+            other => {
+                let Some(mut handler) = self.handler.take() else {
+                    panic!("{other:?} is not expected");
+                };
+                let reply = handler(self, broker, header, body.freeze());
+                self.handler = Some(handler);
+                reply
+            }
         }
     }
 
@@ -365,7 +377,7 @@ impl Model {
     }
 }
 
-fn node_id(index: usize) -> i32 {
+pub(crate) fn node_id(index: usize) -> i32 {
     i32::try_from(index).unwrap() + 1
 }
 
