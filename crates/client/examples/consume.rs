@@ -1,11 +1,11 @@
 //! Reads a topic as a member of a group until nothing has come for a while.
 //!
-//! `cargo run --release -p ottla-client --example consume -- 127.0.0.1:9092 topic group`
+//! `cargo run --release -p ottla-client --example consume -- 127.0.0.1:9092 topic group [cooperative-sticky]`
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ottla_client::{ClientConfig, Consumer, ConsumerConfig, OffsetReset};
+use ottla_client::{Assignor, ClientConfig, Consumer, ConsumerConfig, OffsetReset};
 use tokio::time::Instant;
 
 #[tokio::main]
@@ -16,6 +16,13 @@ async fn main() -> Result<()> {
     let group = arguments.next().context("which group?")?;
     let mut config = ConsumerConfig::new(ClientConfig::from_list(&bootstrap)).group(group);
     config.offset_reset = OffsetReset::Earliest;
+    config.assignors = match arguments.next().as_deref() {
+        None => config.assignors,
+        Some("range") => vec![Assignor::Range],
+        Some("roundrobin") => vec![Assignor::RoundRobin],
+        Some("cooperative-sticky") => vec![Assignor::CooperativeSticky],
+        Some(other) => anyhow::bail!("unknown assignor {other}"),
+    };
     let mut consumer = Consumer::new(config)?;
     consumer.subscribe([topic]).await?;
     let (mut count, mut last) = (0u64, Instant::now());

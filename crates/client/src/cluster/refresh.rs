@@ -114,7 +114,11 @@ impl Cluster {
                 return Ok(metadata);
             }
             match metadata.topics.get(name).and_then(|topic| topic.error) {
-                Some(error) if !error.is_retriable() => return Err(TopicError::Refused(error)),
+                Some(error) if !error.is_retriable() => {
+                    // The next caller may be luckier: rights are granted, names are corrected.
+                    self.request_refresh();
+                    return Err(TopicError::Refused(error));
+                }
                 Some(error) => last = Some(error),
                 None => {}
             }

@@ -153,7 +153,7 @@ impl Accumulator {
         self.settled_below.send_replace(below);
     }
 
-    /// Fails what has waited too long, and forgets queues that are empty and hold no sequence.
+    /// Fails what has waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut failed = Vec::new();
         for queue in self.queues.values_mut() {
@@ -171,8 +171,11 @@ impl Accumulator {
         self.settle(&failed);
     }
 
-    pub(super) fn next_wakeup(&self) -> Option<Instant> {
-        self.queues.values().filter_map(Queue::next_wakeup).min()
+    pub(super) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        self.queues
+            .values()
+            .filter_map(|queue| queue.next_wakeup(now))
+            .min()
     }
 
     /// Whether some partition has used up this identity's epochs.

@@ -150,28 +150,17 @@ impl Queue {
         self.in_flight.len() < limit
     }
 
-    /// When something happens here without an answer: a linger, a pause or a deadline ends.
-    pub(super) fn next_wakeup(&self) -> Option<Instant> {
-        let deadlines = self
-            .retry
-            .iter()
-            .chain(&self.waiting)
-            .map(|batch| batch.deadline);
-        let deadline = deadlines.min()?;
-        let sendable = if !self.may_send_another()
-            || (self.retry.is_empty() && self.window.len() >= self.rules.in_flight_max)
-        {
-            None // An answer will come.
-        } else if self.retry.is_empty() {
-            self.waiting
-                .front()
-                .map(|first| first.created + self.rules.linger)
-        } else {
-            self.not_before
-        };
-        let sendable =
-            sendable.map(|at| self.not_before.map_or(at, |not_before| at.max(not_before)));
-        Some(sendable.map_or(deadline, |at| at.min(deadline)))
+    /// When something changes here after `now` without an answer: a linger, a pause or a deadline
+    /// ends. What could be sent by `now` has been, or waits for an answer.
+    pub(super) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let batches = self.retry.iter().chain(&self.waiting);
+        let deadlines = batches.map(|batch| batch.deadline);
+        let linger = self
+            .waiting
+            .front()
+            .map(|first| first.created + self.rules.linger);
+        let times = deadlines.chain(linger).chain(self.not_before);
+        times.filter(|at| *at > now).min()
     }
 
     /// Takes the next batch to send; [`Queue::is_ready`] has just said that there is one.

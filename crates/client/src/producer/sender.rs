@@ -162,7 +162,7 @@ impl Sender {
             let deadlines = request.batches.iter().filter(|batch| !batch.is_expired);
             deadlines.map(|batch| batch.deadline).chain(probe)
         });
-        let queues = self.shared.accumulator.lock().next_wakeup();
+        let queues = self.shared.accumulator.lock().next_wakeup(now);
         requests.chain(queues).min().unwrap_or(now + IDLE)
     }
 

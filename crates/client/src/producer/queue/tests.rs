@@ -261,3 +261,18 @@ fn nothing_is_sent_that_would_push_an_unsettled_batch_out_of_the_brokers_memory(
         [(0, 6), (0, 7), (0, 8), (0, 9)]
     );
 }
+
+#[test]
+fn a_queue_that_waits_for_an_answer_does_not_ask_to_be_looked_at_before() {
+    let now = Instant::now();
+    let (mut queue, _waiters) = proven(now, 9);
+    let linger = now + Duration::from_millis(5);
+    assert_eq!(queue.next_wakeup(now), Some(linger));
+    let _sent = take_all(&mut queue, now);
+    // The linger of those that are left is over, and the window is full.
+    let later = now + Duration::from_millis(50);
+    assert_eq!(
+        queue.next_wakeup(later),
+        Some(now + Duration::from_secs(10))
+    );
+}
