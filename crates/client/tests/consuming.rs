@@ -297,6 +297,7 @@ async fn a_seek_makes_what_is_under_way_count_for_nothing() {
     consumer.seek(&partition(), 0).unwrap();
     read_to(&mut consumer, 2).await.unwrap();
     for target in [50, 10, 90] {
+        // The fetch of what follows is under way by now.
         consumer.seek(&partition(), target).unwrap();
         let polled = loop {
             let polled = consumer.poll(Duration::from_millis(50)).await.unwrap();

@@ -152,6 +152,7 @@ impl Consumer {
         let Some(state) = self.partitions.get_mut(partition) else {
             return;
         };
+        let was_preferred = state.preferred.is_some_and(|(nearby, _)| nearby == broker);
         if data.error == ErrorCode::None {
             state.high_watermark = data.high_watermark.or(state.high_watermark);
             state.last_stable_offset = data.last_stable_offset.or(state.last_stable_offset);
@@ -170,7 +171,8 @@ impl Consumer {
                 aborted,
                 config.batch_bytes_max,
             ) {
-                Ok(decoded) => state.buffer(decoded),
+                Ok(decoded) if was_preferred => state.buffer(decoded, None),
+                Ok(decoded) => state.buffer(decoded, wanted.leader_epoch),
                 Err(corrupt) => {
                     // Another attempt may be answered by another replica.
                     state.not_before = Some(now + config.client.retry_backoff_max);
@@ -182,10 +184,7 @@ impl Consumer {
             }
             return;
         }
-        let was_preferred = state
-            .preferred
-            .take()
-            .is_some_and(|(nearby, _)| nearby == broker);
+        state.preferred = None;
         match data.error {
             // A replica nearby may be behind: the leader is asked before anything is reset.
             ErrorCode::OffsetOutOfRange if was_preferred => {}

@@ -123,15 +123,16 @@ impl PartitionState {
         (!is_held && !waits && self.buffered.is_empty()).then_some(position)
     }
 
-    /// Records of an answer, to be handed out later.
-    pub(super) fn buffer(&mut self, decoded: Decoded) {
+    /// Records of an answer, to be handed out later. They are in the log of the leadership that
+    /// was asked: what follows them need not be checked against it again.
+    pub(super) fn buffer(&mut self, decoded: Decoded, leader_epoch: Option<i32>) {
         let (Some((next, epoch)), Phase::Ready(from)) = (decoded.next, self.phase) else {
             return;
         };
         let until = Position {
             offset: next,
             offset_epoch: (epoch >= 0).then_some(epoch),
-            validated_in: from.validated_in,
+            validated_in: leader_epoch.or(from.validated_in),
         };
         self.phase = Phase::Ready(until);
         self.buffered_until = Some(until);
