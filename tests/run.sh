@@ -101,7 +101,7 @@ end_to_end() {
     step e2e-killall 8 $python -m killall --rounds 2
     step e2e-failover 8 $python -m failover.measure --kills 4 --limit-ms 10000
     step e2e-controllers 8 $python -m failover.measure --controllers 3 --kills 2 --stall-ms 1000
-    step e2e-client 6 bash tests/run.sh --step own_client
+    step e2e-client 12 bash tests/run.sh --step own_client
     step e2e-startup 4 $python -m startup.measure --runs 1 --idle 3
     step e2e-faults 8 $python -m faults
     if ! wanted e2e-compose; then

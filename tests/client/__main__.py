@@ -1,6 +1,7 @@
-"""Our own client (the example `steady` of crates/client) writes and reads while nodes die, freeze and stop.
+"""Our own client against a real cluster: its live tests, then faults.
 
-Nothing may be lost, doubled or reordered, and no delivery may fail: the client retries, the caller only waits.
+The example `steady` of crates/client writes and reads while nodes die, freeze and stop. Nothing may be lost, doubled
+or reordered, and no delivery may fail: the client retries, the caller only waits.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from harness.local import LocalCluster
 
 _RECOVERY_S = 8.0
 _FROZEN_S = 6.0
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -32,6 +34,7 @@ def main() -> int:
     failures = []
     console.step(f"starting {len(cluster.node_ids)} nodes: {cluster.name}")
     with cluster:
+        failures += [] if _live(cluster, console) else ["live tests"]
         for name, fault in (("killed", _kill), ("stopped", _stop), ("frozen", _freeze)):
             if fault is _freeze and not isinstance(cluster, LocalCluster):
                 console.step("SKIPPED frozen: only processes of our own can be frozen")
@@ -39,6 +42,16 @@ def main() -> int:
             failures += [] if _run(cluster, arguments.steady, name, fault, console) else [f"nodes {name}"]
     console.verdict(failures, f"our client on {cluster.name}")
     return 1 if failures else 0
+
+
+def _live(cluster, console: Console) -> bool:
+    command = ["cargo", "test", "--release", "-p", "ottla-client", "--test", "live", "--", "--nocapture"]
+    environment = os.environ | {"OTTLA_BOOTSTRAP": cluster.bootstrap}
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True)
+    for line in (done.stdout + done.stderr).splitlines():
+        if line.startswith(("test ", "NOT SERVED", "Error")) or "panicked" in line:
+            console.step(f"  {line[:200]}")
+    return done.returncode == 0
 
 
 def _run(cluster, steady: Path, name: str, fault, console: Console) -> bool:
