@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::ProduceError,
-    partition::{Now, Partition, refused::RefusedBatches, view::PartitionHandle},
+    partition::{Now, Partition, refused::EarlyBatches, view::PartitionHandle},
 };
 
 use env::{Env, shard_of};
@@ -34,9 +34,6 @@ const TICK_MS: u64 = 200;
 const PARK_MS: u64 = 1_000;
 /// Parked subscriptions at most; beyond, the oldest is refused.
 const PARKED_MAX: usize = 65_536;
-
-/// Partitions at most of which early batches are remembered.
-const EARLY_MAX: usize = 1_024;
 
 /// How a shard's thread ends.
 enum End {
@@ -55,7 +52,7 @@ pub(crate) struct Shard {
     parked: Vec<(SubscribeInput, MonotonicMs)>,
     image: Arc<Image>,
     /// What producers sent to partitions that were not here yet.
-    early: HashMap<PartitionId, RefusedBatches>,
+    early: EarlyBatches,
     /// Assigned, but their log could not be opened yet.
     missing: BTreeSet<PartitionId>,
     added: Vec<Arc<PartitionHandle>>,
@@ -77,7 +74,7 @@ impl Shard {
             touched: HashSet::new(),
             parked: Vec::new(),
             image: Arc::new(Image::default()),
-            early: HashMap::new(),
+            early: EarlyBatches::default(),
             missing: BTreeSet::new(),
             added: Vec::new(),
             removed: Vec::new(),
@@ -137,7 +134,7 @@ impl Shard {
                     partition.queue(produce);
                 }
                 None => {
-                    self.note_early(now, &produce);
+                    self.early.note(now.at, produce.id, &produce.header);
                     produce
                         .completion
                         .answer(produce.slot, Err(ProduceError::UnknownPartition));
@@ -152,16 +149,6 @@ impl Shard {
             }
         }
         None
-    }
-
-    /// A client that knew of a partition before this broker: its later batches must not be taken
-    /// for its first.
-    fn note_early(&mut self, now: Now, produce: &ProduceInput) {
-        if self.early.len() >= EARLY_MAX {
-            self.early.clear();
-        }
-        let refused = self.early.entry(produce.id).or_default();
-        refused.note(now.at, &produce.header);
     }
 
     /// Lets one partition, if it is here, handle something, and settles it at the round's end.
@@ -371,9 +358,7 @@ impl Shard {
                     Partition::new(&self.env, id, topic, log, high_watermark, settings);
                 // It could not be opened before: that was told.
                 partition.set_damaged(recovery.damaged_below_durable);
-                if let Some(refused) = self.early.remove(&id) {
-                    partition.set_refused(refused);
-                }
+                partition.set_refused(self.early.take(id));
                 self.added.push(Arc::clone(partition.handle()));
                 self.partitions.insert(id, partition);
                 true

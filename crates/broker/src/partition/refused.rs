@@ -9,15 +9,17 @@
 //! * Only a producer of whom the log knows nothing is judged by this; else the log's word counts.
 //! * What was refused long ago forbids nothing: the client went elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ottla_records::BatchHeader;
-use ottla_types::MonotonicMs;
+use ottla_types::{MonotonicMs, PartitionId};
 
 /// A client tries again long before.
 const REMEMBERED_MS: u64 = 60_000;
 /// Producers remembered at most.
 const PRODUCERS_MAX: usize = 1_024;
+/// Partitions that are not here and of which that is remembered, at most.
+const PARTITIONS_MAX: usize = 1_024;
 
 #[derive(Clone, Copy, Debug)]
 struct Refused {
@@ -78,6 +80,27 @@ impl RefusedBatches {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_empty()
+    }
+}
+
+/// What was sent to partitions that were not here yet.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyBatches {
+    refused: HashMap<PartitionId, RefusedBatches>,
+}
+
+impl EarlyBatches {
+    /// A batch was refused, because its partition is not here.
+    pub(crate) fn note(&mut self, now: MonotonicMs, id: PartitionId, header: &BatchHeader) {
+        if self.refused.len() >= PARTITIONS_MAX {
+            self.refused.clear();
+        }
+        self.refused.entry(id).or_default().note(now, header);
+    }
+
+    /// The partition is here.
+    pub(crate) fn take(&mut self, id: PartitionId) -> RefusedBatches {
+        self.refused.remove(&id).unwrap_or_default()
     }
 }
 

@@ -175,6 +175,7 @@ mod tests {
             log_end_offset: Offset::saturating(log_end),
             flushed_offset: Offset::ZERO,
             no_space: false,
+            confirm: 0,
         };
         let mailbox = Mailbox::new(100, 10);
         let taken = |acks: &[AckInput]| {

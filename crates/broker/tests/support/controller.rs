@@ -126,13 +126,7 @@ impl FakeController {
         };
         self.hear_of_disks(beat, &broker);
         let mut may_shut_down = false;
-        if !beat.offline_directories.is_empty() {
-            self.apply(Command::FenceBroker {
-                broker_id: id,
-                broker_epoch: epoch,
-                live: BTreeSet::new(),
-            });
-        } else if beat.want_shutdown {
+        if beat.want_shutdown {
             if !broker.in_controlled_shutdown {
                 self.apply(Command::BeginControlledShutdown {
                     broker_id: id,

@@ -69,7 +69,6 @@ impl OpenLog {
         Ok(all)
     }
 
-    /// The mark below which nothing may be missing.
     fn durable_mark(&self) -> Offset {
         let point = self.marks.recovery_point.unwrap_or(Offset::ZERO);
         let high_watermark = self.marks.high_watermark.unwrap_or(Offset::ZERO);
