@@ -206,7 +206,7 @@ impl Look {
     }
 }
 
-/// Role and epoch checks (kafka-surface 4.3).
+/// Role and epoch checks.
 fn check(
     view: &View,
     request: &FetchRequest,

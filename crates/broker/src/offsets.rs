@@ -1,4 +1,4 @@
-//! Offsets by time and by epoch: ListOffsets and OffsetForLeaderEpoch (kafka-surface 4.6, 4.8).
+//! Offsets by time and by epoch: ListOffsets and OffsetForLeaderEpoch.
 
 use std::sync::Arc;
 

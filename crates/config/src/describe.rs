@@ -1,5 +1,4 @@
-//! Every config of a topic or broker with its value, where it comes from and what is behind it
-//! (kafka-surface 7.3).
+//! Every config of a topic or broker with its value, where it comes from and what is behind it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which address speaks what: Kafka's listener keys and their rules (kafka-surface 11.2).
+//! Which address speaks what: Kafka's listener keys and their rules.
 //!
 //! The listeners named in `controller.listener.names` speak controller gRPC, the one named in
 //! `inter.broker.listener.name` replication gRPC, all others the Kafka protocol.

@@ -110,7 +110,7 @@ pub struct TopicConfig {
 }
 
 impl TopicConfig {
-    /// Topic over broker over cluster default over file over default (kafka-surface 7.2).
+    /// Topic over broker over cluster default over file over default.
     pub fn resolve<'a>(
         topic: impl Into<Option<&'a BTreeMap<String, String>>>,
         dynamic_broker: impl Into<Option<&'a BTreeMap<String, String>>>,

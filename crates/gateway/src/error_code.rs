@@ -57,7 +57,7 @@ pub(crate) fn produce_hint(error: &ProduceError) -> LeaderHint {
     }
 }
 
-/// A batch that was refused before it came near a log (kafka-surface 2.3).
+/// A batch that was refused before it came near a log.
 pub(crate) fn invalid_batch(error: &InvalidBatch) -> ErrorCode {
     match error {
         InvalidBatch::Corrupt(_) => ErrorCode::CorruptMessage,

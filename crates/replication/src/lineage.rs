@@ -25,7 +25,7 @@ pub enum Position {
     OutOfRange,
 }
 
-/// The largest epoch known that is not above `asked`, and where it ends (kafka-surface 4.8).
+/// The largest epoch known that is not above `asked`, and where it ends.
 ///
 /// The latest epoch ends at the log end; an epoch below the first known one ends where that
 /// begins; one above the latest is unknown.

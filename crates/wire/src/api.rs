@@ -1,6 +1,6 @@
 //! The one table of what is served: API keys, version ranges and where flexible encoding begins.
 //!
-//! A range is a promise for every version inside it (kafka-surface 1.2), so whatever is not served
+//! A range is a promise for every version inside it, so whatever is not served
 //! is not in here, and a test decodes and encodes every row. Everything that asks "may this request
 //! be served, and how are its headers laid out?" asks here.
 

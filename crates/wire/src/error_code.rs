@@ -1,6 +1,6 @@
 //! Every error code of the Kafka protocol, with its name and whether clients retry it.
 //!
-//! The numbers are the contract (kafka-surface 12); messages beside them are only for people.
+//! The numbers are the contract; messages beside them are only for people.
 
 macro_rules! error_codes {
     ($($code:literal $variant:ident $name:literal $retriable:literal;)*) => {

@@ -160,7 +160,7 @@ impl Partition {
         Ok(())
     }
 
-    /// True if the batch is to be appended; otherwise it has been answered (kafka-surface 3.2).
+    /// True if the batch is to be appended; otherwise it has been answered.
     fn check_sequence(
         &mut self,
         env: &Env,

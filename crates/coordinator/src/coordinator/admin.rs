@@ -1,4 +1,4 @@
-//! What administrators ask: list, describe, delete (kafka-surface 5.5 and 5.6).
+//! What administrators ask: list, describe, delete.
 
 use std::collections::BTreeSet;
 

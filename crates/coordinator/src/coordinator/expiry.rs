@@ -1,4 +1,4 @@
-//! Offsets that nobody needs any more (kafka-surface 5.5, G-8).
+//! Offsets that nobody needs any more (G-8).
 //!
 //! Ages are measured on the monotonic clock from the instant at which this process first saw the
 //! fact: a jump of the wall clock deletes nothing, and a restart can only make offsets live longer.

@@ -1,4 +1,4 @@
-//! Committing and fetching offsets (kafka-surface 5.4 and 5.5).
+//! Committing and fetching offsets.
 
 use ottla_types::{PartitionIndex, WallClockMs};
 

@@ -1,4 +1,4 @@
-//! Who may join, and whether that begins a round (kafka-surface 5.2, KIP-345, KIP-394, KIP-814).
+//! Who may join, and whether that begins a round (KIP-345, KIP-394, KIP-814).
 
 use crate::{
     GroupError, GroupRules, JoinRequest, Joined, JoinedMember, ReplyToken,

@@ -2,7 +2,7 @@
 
 use ottla_config::{ConfigSource, Kind};
 
-/// Resource types (kafka-surface 7.3).
+/// Resource types.
 pub(super) mod resource {
     pub(in crate::handlers) const TOPIC: i8 = 2;
     pub(in crate::handlers) const BROKER: i8 = 4;

@@ -1,4 +1,4 @@
-//! Which topic names are legal (kafka-surface, "Topics").
+//! Which topic names are legal.
 
 use crate::{CommandError, Image};
 

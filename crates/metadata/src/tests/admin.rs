@@ -1,4 +1,4 @@
-//! Topics and partitions on request (kafka-surface, "Administration").
+//! Topics and partitions on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
