@@ -59,7 +59,8 @@ class SteadyLoad:
         """
         found: dict[int, float] = {}
         log = self.acks
-        for record in range(first_record, len(log)):
+        # The last may be withdrawn meanwhile, where the client has no room for it.
+        for record in range(first_record, len(log) - 1):
             if log.sent_at[record] <= moment or log.offset[record] < 0:
                 continue
             partition, waited = log.partition[record], log.acked_at[record] - moment

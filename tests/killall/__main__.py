@@ -60,7 +60,12 @@ def _rounds(cluster: Cluster, arguments: argparse.Namespace, console: Console) -
             for node in cluster.node_ids:
                 cluster.wait_ready(node)
             ready = time.monotonic() - killed_at
-            until("acknowledgements after the restart", 60, partial(_acked_since, load, len(load.acks)))
+            down_from = len(load.acks)
+            try:
+                until("acknowledgements after the restart", 60, partial(_acked_since, load, down_from))
+            except LimitExceeded as error:
+                missing = sorted(set(range(PARTITIONS)) - set(load.first_acks_after(0, down_from)))
+                raise Violation([f"{error}: none on partitions {missing}", *load.acks.errors]) from error
             resumed = time.monotonic() - killed_at
             topics.wait_in_sync(cluster, TOPIC)
             console.step(

@@ -15,6 +15,9 @@ use crate::{handle::BrokerHandle, partition::Confirmation, shard::input::Input};
 /// How long a confirmation may take. Within it a dead member of the ISR has been fenced.
 pub(crate) const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the in-sync replicas are asked before the controller is.
+const ROUND_WAIT: Duration = Duration::from_secs(1);
+
 impl BrokerHandle {
     /// True if this broker led the partition in `leader_epoch` at some instant after the call: then
     /// nothing was committed in a later epoch before it. False if it did not, or if nobody who
@@ -31,14 +34,16 @@ impl BrokerHandle {
             leader_epoch,
             reply,
         });
-        match timeout_at(deadline, answer).await {
+        let round = deadline.min(Instant::now() + ROUND_WAIT);
+        match timeout_at(round, answer).await {
             Ok(Ok(Confirmation::Leads)) => true,
-            Ok(Ok(Confirmation::AskController)) => {
+            // A member that answers nothing, and lacks nothing, may stay in the ISR for long.
+            Ok(Ok(Confirmation::AskController)) | Err(_) => {
                 self.confirm_with_controller(id, leader_epoch, deadline)
                     .await
             }
             // A shard that has ended, or that has no such partition, drops the question.
-            Ok(Ok(Confirmation::NotLeader) | Err(_)) | Err(_) => false,
+            Ok(Ok(Confirmation::NotLeader) | Err(_)) => false,
         }
     }
 

@@ -206,13 +206,15 @@ impl BrokerHandle {
         ProduceAnswer::new(completion, deadline)
     }
 
-    /// What need not go to a shard: partitions that are not here at all.
+    /// What need not go to a shard: partitions that are not here at all. One that is to be here is
+    /// the shard's to refuse, which remembers what it refused (P-8).
     fn refuse_early(&self, id: PartitionId) -> Option<ProduceError> {
         if self.shared.registry.contains(id) {
             return None;
         }
         let image = self.shared.image.load();
         Some(match image.partition(id) {
+            Some(record) if record.replicas.contains(&self.broker_id()) => return None,
             Some(record) => ProduceError::NotLeader {
                 leader: record.leader.map(|leader| (leader, record.leader_epoch)),
             },

@@ -238,6 +238,7 @@ impl Shard {
             let settings = (self.env.config.topic_settings)(&self.image, &topic);
             let mut partition = Partition::new(&self.env, id, topic, log, high_watermark, settings);
             partition.set_damaged(damaged);
+            partition.set_refused(self.early.take(id));
             self.added.push(Arc::clone(partition.handle()));
             self.partitions.insert(id, partition);
         }

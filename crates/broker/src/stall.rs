@@ -57,11 +57,9 @@ impl Flushes {
             slot.compare_exchange(IDLE, begun, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         });
-        let result = flush();
-        if let Some(slot) = free {
-            slot.store(IDLE, Ordering::Relaxed);
-        }
-        result
+        // Freed also where the flush panics: a stall that never ends would be seen.
+        let _freed = free.map(Freed);
+        flush()
     }
 
     /// How long the oldest has been under way; zero if there is none.
@@ -72,6 +70,15 @@ impl Flushes {
             .map(|slot| slot.load(Ordering::Relaxed));
         let oldest = begun.filter(|begun| *begun != IDLE).min();
         oldest.map_or(0, |begun| now.ms_since(MonotonicMs(begun)))
+    }
+}
+
+/// Frees the place when it is dropped.
+struct Freed<'a>(&'a AtomicU64);
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        self.0.store(IDLE, Ordering::Relaxed);
     }
 }
 

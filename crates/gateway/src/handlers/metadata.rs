@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use ottla_metadata::{Image, PartitionRecord, TopicImage};
+use ottla_metadata::{BrokerRecord, Image, PartitionRecord, TopicImage};
 use ottla_types::{BrokerId, PartitionIndex, TopicId};
 use ottla_wire::{
     ErrorCode,
@@ -35,7 +35,11 @@ const ELECTION_WAIT: Duration = Duration::from_millis(500);
 /// How often a suspicion is looked at again where no metadata comes.
 const SUSPICION_POLL: Duration = Duration::from_millis(20);
 
+/// How long an answer waits for the first broker in service, after a start of the whole cluster.
+const FIRST_BROKER_WAIT: Duration = Duration::from_secs(5);
+
 pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let _ = tokio::time::timeout(FIRST_BROKER_WAIT, some_broker_lives(cx)).await;
     if leaders(&cx.image(), &request, cx.version())
         .iter()
         .any(|leader| cx.broker().follows(*leader))
@@ -45,7 +49,8 @@ pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> Met
     }
     let (image, version) = (cx.image(), cx.version());
     let listener = cx.peer.listener.as_str();
-    let brokers = image.live_brokers().filter_map(|broker| {
+    let brokers = shown_brokers(&image, cx.broker().broker_id(), listener);
+    let brokers = brokers.into_iter().filter_map(|broker| {
         let endpoint = endpoint(broker, listener)?;
         let row = MetadataResponseBroker::default()
             .with_node_id(messages::BrokerId(broker.broker_id.get()))
@@ -64,6 +69,35 @@ pub(super) async fn handle(cx: &RequestContext, request: MetadataRequest) -> Met
             access::cluster_operations(request.include_cluster_authorized_operations);
     }
     response
+}
+
+/// Waits until a broker is in service on the listener. A client that is told of no broker forgets
+/// those it knew, and has nobody left to ask.
+async fn some_broker_lives(cx: &RequestContext) {
+    let mut changes = cx.broker().image_changes();
+    loop {
+        changes.mark_unchanged();
+        let image = cx.image();
+        let mut live = image.live_brokers();
+        if live.any(|broker| endpoint(broker, &cx.peer.listener).is_some()) {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The brokers in service; where there are none, this one, so that the client can ask again.
+fn shown_brokers<'a>(image: &'a Image, own: BrokerId, listener: &str) -> Vec<&'a BrokerRecord> {
+    let live = image.live_brokers().map(|broker| &**broker);
+    let live: Vec<_> = live
+        .filter(|broker| endpoint(broker, listener).is_some())
+        .collect();
+    if live.is_empty() {
+        return image.broker(own).into_iter().collect();
+    }
+    live
 }
 
 /// Waits until no topic asked for is led by a broker whose process seems to have died.
@@ -280,6 +314,18 @@ impl CountErrors for MetadataResponse {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn where_no_broker_is_in_service_the_one_that_answers_is_named() {
+        use crate::endpoints::tests::image_of_brokers;
+        let ids = |image: &Image| -> Vec<i32> {
+            let shown = shown_brokers(image, BrokerId(2), "CLIENTS");
+            shown.iter().map(|broker| broker.broker_id.get()).collect()
+        };
+        assert_eq!(ids(&image_of_brokers(3, &[2])), [1, 3]);
+        assert_eq!(ids(&image_of_brokers(3, &[1, 2, 3])), [2]);
+        assert!(ids(&Image::default()).is_empty());
+    }
+
     use ottla_types::LeaderEpoch;
 
     use super::*;
