@@ -41,7 +41,7 @@ use self::{
     join::{JoinError, Joined},
     lookup::Found,
     membership::Membership,
-    partition::{PartitionState, Phase},
+    partition::{Generations, PartitionState, Phase},
 };
 use crate::{
     cluster::Cluster,
@@ -82,6 +82,7 @@ pub struct Consumer {
     subscription_number: u64,
     joined: Option<Joined>,
     partitions: BTreeMap<TopicPartition, PartitionState>,
+    generations: Generations,
     fetching: BTreeMap<ottla_types::BrokerId, FetchUnderWay>,
     rebalances: VecDeque<RebalanceEvent>,
     errors: VecDeque<ConsumerError>,
@@ -111,6 +112,7 @@ impl Consumer {
             subscription_number: 0,
             joined: None,
             partitions: BTreeMap::new(),
+            generations: Generations::default(),
             fetching: BTreeMap::new(),
             rebalances: VecDeque::new(),
             errors: VecDeque::new(),
@@ -152,7 +154,7 @@ impl Consumer {
             self.cluster.want(|wanted| {
                 wanted.topics.insert(Arc::clone(&partition.topic));
             });
-            let state = PartitionState::new(Phase::NeedsCommitted);
+            let state = PartitionState::new(Phase::NeedsCommitted, self.generations.next());
             self.partitions.insert(partition, state);
         }
         self.cluster.request_refresh();

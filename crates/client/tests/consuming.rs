@@ -312,6 +312,24 @@ async fn a_seek_makes_what_is_under_way_count_for_nothing() {
 }
 
 #[tokio::test]
+async fn a_partition_taken_again_makes_what_is_under_way_count_for_nothing() {
+    let (cluster, _log) = start(Log {
+        end: 100,
+        ..Log::default()
+    })
+    .await;
+    let mut consumer = Consumer::new(config(&cluster)).unwrap();
+    for target in [0, 50, 10, 90] {
+        // The fetch of what follows the last records is under way by now.
+        consumer.assign([partition()]).await;
+        consumer.seek(&partition(), target).unwrap();
+        let offsets = read_to(&mut consumer, target + 2).await.unwrap();
+        assert_eq!(offsets, [target, target + 1, target + 2]);
+    }
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn a_commit_follows_its_coordinator() {
     let (cluster, log) = start(Log {
         end: 5,

@@ -191,7 +191,7 @@ impl Consumer {
             ErrorCode::OffsetOutOfRange => match reset(config.offset_reset) {
                 Some(spec) => {
                     tracing::info!(%partition, offset = wanted.position.offset, "offset is out of range");
-                    state.restart(Phase::NeedsOffset(spec));
+                    state.restart(Phase::NeedsOffset(spec), self.generations.next());
                 }
                 None => {
                     state.is_asking = true; // Until somebody seeks.

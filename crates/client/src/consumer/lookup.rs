@@ -291,13 +291,16 @@ impl Consumer {
                 match reset(self.config.offset_reset) {
                     // Where the logs parted, if the leader knows; else by the rule.
                     Some(_) if end.epoch >= 0 && end.end_offset >= 0 => {
-                        state.restart(Phase::Ready(Position {
+                        let parted = Position {
                             offset: end.end_offset,
                             offset_epoch: Some(end.epoch),
                             validated_in: Some(check.leader_epoch),
-                        }));
+                        };
+                        state.restart(Phase::Ready(parted), self.generations.next());
                     }
-                    Some(spec) => state.restart(Phase::NeedsOffset(spec)),
+                    Some(spec) => {
+                        state.restart(Phase::NeedsOffset(spec), self.generations.next());
+                    }
                     None => {
                         state.is_asking = true;
                         self.errors.push_back(ConsumerError::Truncated {

@@ -49,9 +49,7 @@ impl Consumer {
     /// # Errors
     /// The partition is not assigned.
     pub fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
-        self.state(partition)?
-            .restart(Phase::Ready(Position::at(offset, None)));
-        Ok(())
+        self.restart(partition, Phase::Ready(Position::at(offset, None)))
     }
 
     /// Goes on reading at the beginning, at the end, or at a time.
@@ -63,8 +61,7 @@ impl Consumer {
         partition: &TopicPartition,
         to: OffsetSpec,
     ) -> Result<(), ConsumerError> {
-        self.state(partition)?.restart(Phase::NeedsOffset(to));
-        Ok(())
+        self.restart(partition, Phase::NeedsOffset(to))
     }
 
     /// Returns no records of the partition until [`Consumer::resume`].
@@ -82,6 +79,12 @@ impl Consumer {
     /// The partition is not assigned.
     pub fn resume(&mut self, partition: &TopicPartition) -> Result<(), ConsumerError> {
         self.state(partition)?.is_paused = false;
+        Ok(())
+    }
+
+    fn restart(&mut self, partition: &TopicPartition, phase: Phase) -> Result<(), ConsumerError> {
+        let generation = self.generations.next();
+        self.state(partition)?.restart(phase, generation);
         Ok(())
     }
 

@@ -40,6 +40,18 @@ pub(super) enum Phase {
     Ready(Position),
 }
 
+/// Numbers for what is asked of partitions, never used twice by one consumer: a partition that was
+/// given up and is taken again does not take answers to its earlier life for its own.
+#[derive(Debug, Default)]
+pub(super) struct Generations(u64);
+
+impl Generations {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct PartitionState {
     /// Where the next fetch begins.
@@ -49,7 +61,7 @@ pub(super) struct PartitionState {
     pub(super) is_paused: bool,
     /// Given up at the next poll.
     pub(super) is_leaving: bool,
-    /// Changes with every seek; answers to older questions do not count.
+    /// Changes with every seek and every assignment; answers to older questions do not count.
     pub(super) generation: u64,
     /// A fetch or a question is under way.
     pub(super) is_asking: bool,
@@ -66,7 +78,7 @@ pub(super) struct PartitionState {
 }
 
 impl PartitionState {
-    pub(super) fn new(phase: Phase) -> PartitionState {
+    pub(super) fn new(phase: Phase, generation: u64) -> PartitionState {
         let consumed = match phase {
             Phase::Ready(position) => Some(position),
             Phase::NeedsCommitted | Phase::NeedsOffset(_) => None,
@@ -76,7 +88,7 @@ impl PartitionState {
             consumed,
             is_paused: false,
             is_leaving: false,
-            generation: 0,
+            generation,
             is_asking: false,
             not_before: None,
             high_watermark: None,
@@ -89,12 +101,11 @@ impl PartitionState {
     }
 
     /// Begins anew; what is buffered or under way no longer counts.
-    pub(super) fn restart(&mut self, phase: Phase) {
-        let fresh = PartitionState::new(phase);
+    pub(super) fn restart(&mut self, phase: Phase, generation: u64) {
+        let fresh = PartitionState::new(phase, generation);
         *self = PartitionState {
             is_paused: self.is_paused,
             is_leaving: self.is_leaving,
-            generation: self.generation + 1,
             high_watermark: self.high_watermark,
             last_stable_offset: self.last_stable_offset,
             log_start_offset: self.log_start_offset,

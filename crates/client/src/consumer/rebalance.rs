@@ -194,7 +194,7 @@ impl Consumer {
         let added: Vec<TopicPartition> = new.difference(&old).cloned().collect();
         let gone: BTreeSet<TopicPartition> = old.difference(&new).cloned().collect();
         for partition in &added {
-            let state = PartitionState::new(Phase::NeedsCommitted);
+            let state = PartitionState::new(Phase::NeedsCommitted, self.generations.next());
             self.partitions.insert(partition.clone(), state);
         }
         if !added.is_empty() {
