@@ -173,13 +173,10 @@ impl Cluster {
         self.connect_to(&address, lane, deadline).await
     }
 
-    /// Ends a connection whose broker does not answer, if there is one.
-    pub(crate) fn disconnect(&self, broker: BrokerId, lane: Lane, reason: &str) {
-        let metadata = self.metadata();
-        let Some(node) = metadata.brokers.get(&broker) else {
-            return;
-        };
-        let slot = self.slot(&node.address(), lane);
+    /// Ends a connection whose broker does not answer, if there is one. By address: metadata no
+    /// longer names a broker that is out of the cluster.
+    pub(crate) fn disconnect(&self, address: &str, lane: Lane, reason: &str) {
+        let slot = self.slot(address, lane);
         // Whoever holds the lock is connecting: there is nothing to end.
         if let Ok(state) = slot.state.try_lock()
             && let Some(connection) = &state.connection

@@ -68,6 +68,8 @@ enum Event {
 struct FetchUnderWay {
     since: Instant,
     probe_at: Instant,
+    /// Where the request went, if that was known.
+    address: Option<String>,
     partitions: Vec<TopicPartition>,
 }
 

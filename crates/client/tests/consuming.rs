@@ -37,6 +37,8 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Close,
+    /// Never answered: the broker is fenced, and the next one leads.
+    HangAndFence,
     NotLeader,
     NotLeaderWithHint,
     Refuse(ErrorCode),
@@ -93,6 +95,11 @@ impl Log {
             .flatten();
         match fault {
             Some(Fault::Close) => return Reply::Close,
+            Some(Fault::HangAndFence) => {
+                model.move_leader();
+                model.fenced.push(broker);
+                return Reply::Hang;
+            }
             Some(Fault::NotLeader | Fault::NotLeaderWithHint) => model.move_leader(),
             Some(Fault::Refuse(code)) => data.error_code = code.code(),
             None => {}
@@ -234,6 +241,27 @@ async fn leaders_that_move_and_connections_that_break_cost_no_record() {
     })
     .await;
     let mut consumer = Consumer::new(config(&cluster)).unwrap();
+    consumer.assign([partition()]).await;
+    consumer.seek(&partition(), 0).unwrap();
+    let offsets = read_to(&mut consumer, 29).await.unwrap();
+    assert_eq!(offsets, (0..30).collect::<Vec<_>>());
+    assert!(log.lock().faults.is_empty());
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_silent_leader_that_was_fenced_is_given_up() {
+    let (cluster, log) = start(Log {
+        end: 30,
+        faults: vec![Fault::HangAndFence],
+        ..Log::default()
+    })
+    .await;
+    let mut config = config(&cluster);
+    config.client.stall_probe_after = Duration::from_millis(100);
+    // Long before the request itself would run out of time.
+    assert!(config.client.request_timeout > Duration::from_secs(20));
+    let mut consumer = Consumer::new(config).unwrap();
     consumer.assign([partition()]).await;
     consumer.seek(&partition(), 0).unwrap();
     let offsets = read_to(&mut consumer, 29).await.unwrap();

@@ -16,7 +16,10 @@ use super::{
     record::ConsumerError,
 };
 use crate::{
-    cluster::Lane, error::is_stale_metadata, metadata::TopicPartition, offsets::IsolationLevel,
+    cluster::Lane,
+    error::is_stale_metadata,
+    metadata::{Node, TopicPartition},
+    offsets::IsolationLevel,
 };
 
 impl Consumer {
@@ -68,6 +71,7 @@ impl Consumer {
             let under_way = FetchUnderWay {
                 since: now,
                 probe_at: now + self.config.fetch_wait_max + self.config.client.stall_probe_after,
+                address: metadata.brokers.get(&broker).map(Node::address),
                 partitions: wanted.keys().cloned().collect(),
             };
             self.fetching.insert(broker, under_way);
@@ -93,16 +97,16 @@ impl Consumer {
                     .is_some_and(|leader| leader != *broker)
             });
             if moved {
-                deposed.push(*broker);
+                deposed.extend(under_way.address.clone());
             }
             tracing::debug!(%broker, silent_ms = now.duration_since(under_way.since).as_millis(),
                 moved, "fetch is not answered");
             under_way.probe_at = now + self.config.client.stall_probe_after;
             self.cluster.request_refresh();
         }
-        for broker in deposed {
+        for address in deposed {
             self.cluster
-                .disconnect(broker, Lane::Data, "another broker leads now");
+                .disconnect(&address, Lane::Data, "another broker leads now");
         }
     }
 

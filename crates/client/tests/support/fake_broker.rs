@@ -73,6 +73,8 @@ pub(crate) enum Fault {
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) addresses: Vec<(String, u16)>,
+    /// Brokers that metadata does not name: fenced, or gone.
+    pub(crate) fenced: Vec<usize>,
     pub(crate) leader: usize,
     pub(crate) leader_epoch: i32,
     /// Taken by one Produce after another.
@@ -230,6 +232,7 @@ impl Model {
             .addresses
             .iter()
             .enumerate()
+            .filter(|(index, _)| !self.fenced.contains(index))
             .map(|(index, (host, port))| {
                 MetadataResponseBroker::default()
                     .with_node_id(node_id(index).into())
