@@ -27,7 +27,11 @@ pub use config::{Acks, ConfigError, ProducerConfig};
 pub use partitioner::partition_for_key;
 pub use record::{Delivery, DeliveryError, ProducerRecord, RecordMetadata, SendError};
 
-use self::{accumulator::Accumulator, partitioner::Partitioner, queue::QueueRules};
+use self::{
+    accumulator::{Accumulator, Closed},
+    partitioner::Partitioner,
+    queue::QueueRules,
+};
 use crate::{
     clock::wall_clock_ms,
     cluster::Cluster,
@@ -114,12 +118,11 @@ impl Producer {
         record.partition = Some(partition.partition);
         let (waiter, receiver) = oneshot::channel();
         let times = (now, now + config.delivery_timeout);
-        if handle.cluster.shutdown().is_cancelled() {
-            return Err(SendError::Closed);
-        }
         let mut accumulator = handle.shared.accumulator.lock();
-        if accumulator.append(partition, record, timestamp, permit, times, waiter) {
-            handle.shared.wake.notify_one();
+        match accumulator.append(partition, record, timestamp, permit, times, waiter) {
+            Ok(true) => handle.shared.wake.notify_one(),
+            Ok(false) => {}
+            Err(Closed) => return Err(SendError::Closed),
         }
         Ok(Delivery { receiver })
     }

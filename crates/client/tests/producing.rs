@@ -10,6 +10,7 @@ use std::time::Duration;
 use fake_broker::{FakeCluster, Fault, TOPIC};
 use ottla_client::{
     Acks, ClientConfig, Codec, DeliveryError, ErrorCode, Producer, ProducerConfig, ProducerRecord,
+    SendError,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -253,4 +254,32 @@ async fn a_silent_leader_is_given_up_whenever_another_one_is_elected() {
     cluster.model.lock().move_leader();
     let delivered = tokio::time::timeout(Duration::from_secs(5), delivery).await;
     assert_eq!(delivered.unwrap().unwrap().offset, Some(1));
+}
+
+#[tokio::test]
+async fn a_flush_ends_when_the_producer_is_closed() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.script([Some(Fault::Hang)]);
+    let producer = Producer::new(config(&cluster)).unwrap();
+    let record = || ProducerRecord::to(TOPIC).value("kept");
+    let delivery = producer.send(record()).await.unwrap();
+    let flushed = tokio::time::timeout(Duration::from_secs(5), producer.flush());
+    let closed = producer.close(Duration::from_millis(200));
+    let (flushed, ()) = tokio::join!(flushed, closed);
+    flushed.unwrap();
+    let error = delivery.await.unwrap_err();
+    let happened = matches!(
+        error,
+        DeliveryError::Closed {
+            may_have_happened: true
+        }
+    );
+    assert!(happened, "{error:?}");
+    assert!(!producer.has_undelivered());
+    assert!(matches!(
+        producer.send(record()).await,
+        Err(SendError::Closed)
+    ));
+    let later = tokio::time::timeout(Duration::from_secs(5), producer.flush()).await;
+    later.unwrap();
 }

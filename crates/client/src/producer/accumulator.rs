@@ -22,7 +22,12 @@ pub(super) struct Accumulator {
     hurry_below: u64,
     /// The lowest unsettled id, or the next id if all is settled.
     settled_below: watch::Sender<u64>,
+    is_closed: bool,
 }
+
+/// The producer has ended: the record was not taken.
+#[derive(Debug)]
+pub(super) struct Closed;
 
 impl Accumulator {
     pub(super) fn new(rules: QueueRules) -> Accumulator {
@@ -33,11 +38,12 @@ impl Accumulator {
             next_batch_id: 0,
             hurry_below: 0,
             settled_below: watch::Sender::new(0),
+            is_closed: false,
         }
     }
 
-    /// Adds a record; true if the sender should look at the queue: a new batch began, or one is
-    /// full.
+    /// Adds a record, unless the producer has ended; true if the sender should look at the queue: a
+    /// new batch began, or one is full.
     pub(super) fn append(
         &mut self,
         partition: TopicPartition,
@@ -46,7 +52,10 @@ impl Accumulator {
         permit: OwnedSemaphorePermit,
         (now, deadline): (Instant, Instant),
         waiter: oneshot::Sender<Result<RecordMetadata, DeliveryError>>,
-    ) -> bool {
+    ) -> Result<bool, Closed> {
+        if self.is_closed {
+            return Err(Closed);
+        }
         let rules = self.rules;
         let hurry_below = self.hurry_below;
         let queue = self
@@ -58,7 +67,7 @@ impl Accumulator {
             && batch.id >= hurry_below
         {
             batch.push(record, timestamp, waiter, permit);
-            return batch.size_bytes() >= rules.batch_bytes;
+            return Ok(batch.size_bytes() >= rules.batch_bytes);
         }
         let id = self.next_batch_id;
         self.next_batch_id += 1;
@@ -66,7 +75,7 @@ impl Accumulator {
         let mut batch = Batch::new(partition, id, now, deadline);
         batch.push(record, timestamp, waiter, permit);
         queue.push(batch);
-        true
+        Ok(true)
     }
 
     /// Partitions with a batch that may be sent now.
@@ -169,6 +178,12 @@ impl Accumulator {
             queue.fail_all(&error, &mut failed);
         }
         self.settle(&failed);
+    }
+
+    /// Fails everything that is not under way, and takes nothing more.
+    pub(super) fn close(&mut self, error: impl Fn(&Batch) -> DeliveryError) {
+        self.is_closed = true;
+        self.fail_all(error);
     }
 
     pub(super) fn next_wakeup(&self, now: Instant) -> Option<Instant> {

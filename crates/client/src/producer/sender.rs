@@ -16,6 +16,7 @@ use super::{
     Shared,
     batch::{Batch, Identity},
     identity,
+    queue::Outcome,
     record::DeliveryError,
     request::{self, Verdicts},
 };
@@ -119,19 +120,20 @@ impl Sender {
 
     /// The producer is closed: whatever is left fails, saying whether it was sent.
     fn end(mut self) {
+        let now = Instant::now();
+        // Under one lock: nothing is taken between what fails here and the end.
+        let mut accumulator = self.shared.accumulator.lock();
         for request in std::mem::take(&mut self.requests).into_values() {
-            for mut batch in request.batches {
-                batch.fail(&DeliveryError::Closed {
+            for batch in request.batches {
+                let closed = DeliveryError::Closed {
                     may_have_happened: true,
-                });
+                };
+                accumulator.complete(batch, Outcome::Failed(closed), now);
             }
         }
-        self.shared
-            .accumulator
-            .lock()
-            .fail_all(|batch| DeliveryError::Closed {
-                may_have_happened: batch.may_have_happened,
-            });
+        accumulator.close(|batch| DeliveryError::Closed {
+            may_have_happened: batch.may_have_happened,
+        });
     }
 
     fn expire(&mut self, now: Instant) {
@@ -372,7 +374,7 @@ impl Sender {
         };
         let verdicts = match result {
             Ok(_) if self.shared.config.acks == super::Acks::None => Verdicts::all(
-                super::queue::Outcome::Written {
+                Outcome::Written {
                     base_offset: None,
                     log_append_time: None,
                 },
