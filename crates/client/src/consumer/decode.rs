@@ -26,6 +26,10 @@ pub(super) struct Corrupt {
 }
 
 /// Reads whole batches from `from` on. `aborted` is given for readers of committed records.
+///
+/// # Errors
+/// The first batch is damaged. One further on ends the answer before it: what is sound is not lost,
+/// and the next fetch begins with the damage.
 pub(super) fn decode(
     partition: &TopicPartition,
     bytes: &Bytes,
@@ -34,6 +38,28 @@ pub(super) fn decode(
     batch_bytes_max: usize,
 ) -> Result<Decoded, Corrupt> {
     let mut decoded = Decoded::default();
+    match decode_into(
+        &mut decoded,
+        partition,
+        bytes,
+        from,
+        aborted,
+        batch_bytes_max,
+    ) {
+        Err(corrupt) if decoded.next.is_none() => Err(corrupt),
+        Ok(()) | Err(_) => Ok(decoded),
+    }
+}
+
+/// Reads up to the end or to the first damage.
+fn decode_into(
+    decoded: &mut Decoded,
+    partition: &TopicPartition,
+    bytes: &Bytes,
+    from: i64,
+    aborted: Option<&[(i64, i64)]>,
+    batch_bytes_max: usize,
+) -> Result<(), Corrupt> {
     let mut open_aborted = Aborted::new(aborted);
     for batch in batches(bytes) {
         let at = decoded.next.map_or(from, |(next, _)| next);
@@ -81,7 +107,7 @@ pub(super) fn decode(
             decoded.next = Some((next, head.partition_leader_epoch));
         }
     }
-    Ok(decoded)
+    Ok(())
 }
 
 /// The aborted transactions whose records may be met, in the order of their first offsets.
@@ -200,11 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_an_error_with_its_offset() {
+    fn damage_is_an_error_with_its_offset_once_what_is_before_it_was_read() {
         let mut damaged = batch(4, &["abc"], None);
         *damaged.last_mut().unwrap() ^= 1;
-        let bytes = Bytes::from([batch(3, &["a"], None), damaged].concat());
-        let error = decode(&TopicPartition::new("t", 0), &bytes, 3, None, 1 << 20).unwrap_err();
+        let bytes = [batch(3, &["a"], None), damaged];
+        assert_eq!(values(&bytes, 3, None), (vec!["3=a".into()], Some((4, 3))));
+        // The next fetch: by then nothing sound is before it, or only what was read.
+        let bytes = Bytes::from(bytes.concat());
+        let error = decode(&TopicPartition::new("t", 0), &bytes, 4, None, 1 << 20).unwrap_err();
         assert_eq!((error.offset, error.error), (4, BatchError::Crc));
     }
 }
