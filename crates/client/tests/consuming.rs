@@ -314,6 +314,38 @@ async fn a_log_that_was_cut_below_the_position_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_cut_does_not_lead_past_records_held_by_a_pause() {
+    let (cluster, log) = start(Log {
+        end: 3,
+        ..Log::default()
+    })
+    .await;
+    let mut config = config(&cluster);
+    config.poll_records_max = 1;
+    config.client.metadata_max_age = Duration::from_millis(50);
+    let mut consumer = Consumer::new(config).unwrap();
+    consumer.assign([partition()]).await;
+    consumer.seek(&partition(), 0).unwrap();
+    read_to(&mut consumer, 0).await.unwrap();
+    // Records 1 and 2 are held; the new leader has only the first two of the old epoch.
+    consumer.pause(&partition()).unwrap();
+    log.lock().epoch_end = Some((3, 2));
+    log.lock().end = 20;
+    let asked = cluster.model.lock().metadata_requests;
+    cluster.model.lock().move_leader();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while cluster.model.lock().metadata_requests < asked + 3 {
+        assert!(Instant::now() < deadline);
+        let polled = consumer.poll(Duration::from_millis(20)).await.unwrap();
+        assert!(polled.records.is_empty());
+    }
+    consumer.resume(&partition()).unwrap();
+    let offsets = read_to(&mut consumer, 19).await.unwrap();
+    assert_eq!(offsets[0], 1, "{offsets:?}");
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn a_seek_makes_what_is_under_way_count_for_nothing() {
     let (cluster, _log) = start(Log {
         end: 100,

@@ -83,8 +83,9 @@ impl Consumer {
                     else {
                         continue;
                     };
-                    // Buffered records come first: they were read under the old leadership.
-                    if position.validated_in != Some(leader_epoch) && !state.has_records() {
+                    // Buffered records come first, even those of a paused partition: they were
+                    // read under the old leadership, and a cut must not lead past them.
+                    if position.validated_in != Some(leader_epoch) && !state.has_buffered() {
                         let check = Check {
                             generation: state.generation,
                             position,

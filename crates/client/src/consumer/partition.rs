@@ -176,7 +176,8 @@ impl PartitionState {
         }
     }
 
-    pub(super) fn has_records(&self) -> bool {
-        !self.buffered.is_empty() && !self.is_paused && !self.is_leaving
+    /// Whether there are records that the user has not seen, paused or not.
+    pub(super) fn has_buffered(&self) -> bool {
+        !self.buffered.is_empty()
     }
 }
