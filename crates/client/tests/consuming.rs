@@ -9,12 +9,13 @@
 #[path = "support/fake_broker.rs"]
 mod fake_broker;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fake_broker::{FakeCluster, Handler, Model, Reply, TOPIC, answer, node_id};
 use ottla_client::{
-    ClientConfig, Consumer, ConsumerConfig, ConsumerError, ErrorCode, OffsetReset, TopicPartition,
+    ClientConfig, CommittedOffset, Consumer, ConsumerConfig, ConsumerError, ErrorCode, OffsetReset,
+    TopicPartition,
 };
 use ottla_records::{BatchBuilder, stamp};
 use ottla_types::{LeaderEpoch, Offset};
@@ -386,6 +387,22 @@ async fn a_partition_taken_again_makes_what_is_under_way_count_for_nothing() {
         let offsets = read_to(&mut consumer, target + 2).await.unwrap();
         assert_eq!(offsets, [target, target + 1, target + 2]);
     }
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn who_has_not_joined_yet_commits_nothing() {
+    let (cluster, log) = start(Log::default()).await;
+    let mut consumer = Consumer::new(config(&cluster).group("g")).unwrap();
+    consumer.subscribe([TOPIC]).await.unwrap();
+    let offsets = BTreeMap::from([(partition(), CommittedOffset::new(7))]);
+    let refused = consumer.commit_offsets(&offsets).await.unwrap_err();
+    assert!(matches!(refused, ConsumerError::NotAMember), "{refused:?}");
+    assert_eq!(log.lock().committed, [0; 0]);
+    // Without a membership it is the group's administrator who speaks.
+    consumer.assign([partition()]).await;
+    consumer.commit_offsets(&offsets).await.unwrap();
+    assert_eq!(log.lock().committed, [7]);
     consumer.close(Duration::from_secs(5)).await;
 }
 

@@ -111,7 +111,7 @@ impl Consumer {
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<(), ConsumerError> {
         let deadline = Instant::now() + self.config.client.request_timeout;
-        commit(self.coordinator()?, &self.committer(), offsets, deadline).await
+        commit(self.coordinator()?, &self.committer()?, offsets, deadline).await
     }
 
     pub(super) async fn commit_until(&mut self, deadline: Instant) -> Result<(), ConsumerError> {
@@ -119,7 +119,7 @@ impl Consumer {
         if offsets.is_empty() {
             return Ok(());
         }
-        commit(self.coordinator()?, &self.committer(), &offsets, deadline).await
+        commit(self.coordinator()?, &self.committer()?, &offsets, deadline).await
     }
 
     fn coordinator(&self) -> Result<&Coordinator, ConsumerError> {
@@ -129,10 +129,13 @@ impl Consumer {
         ))
     }
 
-    fn committer(&self) -> Committer {
+    /// Who commits. A member that is in no generation must not: as nobody in particular it could
+    /// overwrite what others have committed since.
+    fn committer(&self) -> Result<Committer, ConsumerError> {
         match &self.membership {
-            Some(membership) => membership.committer(),
-            None => Committer::outside(),
+            Some(membership) if membership.generation < 0 => Err(ConsumerError::NotAMember),
+            Some(membership) => Ok(membership.committer()),
+            None => Ok(Committer::outside()),
         }
     }
 
@@ -168,9 +171,11 @@ impl Consumer {
         if offsets.is_empty() {
             return;
         }
-        self.is_committing = true;
-        let committer = self.committer();
+        let Ok(committer) = self.committer() else {
+            return;
+        };
         let deadline = now + self.config.client.request_timeout;
+        self.is_committing = true;
         self.spawn(|report| async move {
             let result = commit(&coordinator, &committer, &offsets, deadline).await;
             let _ = report.send(Event::Committed(result)).await;
