@@ -28,6 +28,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
@@ -62,7 +63,6 @@ enum Event {
         member_id: String,
         result: Result<Joined, JoinError>,
     },
-    Committed(Result<(), ConsumerError>),
 }
 
 struct FetchUnderWay {
@@ -91,7 +91,8 @@ pub struct Consumer {
     /// Who is served first changes with every poll.
     turn: usize,
     next_auto_commit: Option<Instant>,
-    is_committing: bool,
+    /// The automatic commit under way.
+    committing: Option<JoinHandle<()>>,
     metadata: watch::Receiver<Arc<Metadata>>,
     events: mpsc::Receiver<Event>,
     report: mpsc::Sender<Event>,
@@ -120,7 +121,7 @@ impl Consumer {
             errors: VecDeque::new(),
             turn: 0,
             next_auto_commit: auto_commit.map(|every| Instant::now() + every),
-            is_committing: false,
+            committing: None,
             metadata: cluster.watch_metadata(),
             events,
             report,
@@ -286,12 +287,6 @@ impl Consumer {
                 member_id,
                 result,
             } => self.on_joined(subscription, member_id, result),
-            Event::Committed(result) => {
-                self.is_committing = false;
-                if let Err(error) = result {
-                    tracing::debug!(%error, "automatic commit failed");
-                }
-            }
         }
     }
 
@@ -328,11 +323,15 @@ impl Consumer {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let task = task(self.report.clone());
+        self.spawn_silent(task(self.report.clone()));
+    }
+
+    /// A task that ends with the consumer and reports nothing.
+    fn spawn_silent(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let shutdown = self.cluster.shutdown().clone();
         self.cluster.tasks().spawn(async move {
             shutdown.run_until_cancelled(task).await;
-        });
+        })
     }
 
     /// Commits if that is automatic, leaves the group and ends.

@@ -54,6 +54,8 @@ struct Log {
     fetched_from: Vec<i64>,
     coordinator: usize,
     committed: Vec<i64>,
+    /// Commits that are refused first, for the time being.
+    refused_commits: usize,
 }
 
 fn partition() -> TopicPartition {
@@ -172,7 +174,10 @@ impl Log {
         let request: OffsetCommitRequest =
             decode_request(Api::OffsetCommit, header.version, body).unwrap();
         let mut row = OffsetCommitResponsePartition::default();
-        if broker == self.coordinator {
+        if self.refused_commits > 0 {
+            self.refused_commits -= 1;
+            row.error_code = ErrorCode::CoordinatorLoadInProgress.code();
+        } else if broker == self.coordinator {
             self.committed
                 .push(request.topics[0].partitions[0].committed_offset);
         } else {
@@ -404,6 +409,37 @@ async fn who_has_not_joined_yet_commits_nothing() {
     consumer.commit_offsets(&offsets).await.unwrap();
     assert_eq!(log.lock().committed, [7]);
     consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn an_automatic_commit_that_is_retried_does_not_come_after_a_newer_one() {
+    let (cluster, log) = start(Log {
+        end: 3,
+        refused_commits: usize::MAX,
+        ..Log::default()
+    })
+    .await;
+    let mut config = config(&cluster).group("g");
+    config.auto_commit = Some(Duration::from_secs(2));
+    let mut consumer = Consumer::new(config).unwrap();
+    consumer.assign([partition()]).await;
+    consumer.seek(&partition(), 0).unwrap();
+    read_to(&mut consumer, 2).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while log.lock().refused_commits == usize::MAX {
+        assert!(Instant::now() < deadline);
+        consumer.poll(Duration::from_millis(20)).await.unwrap();
+    }
+    // The next automatic one is seconds away; the one under way is tried again all the time.
+    log.lock().refused_commits = 0;
+    let offsets = BTreeMap::from([(partition(), CommittedOffset::new(2))]);
+    consumer.commit_offsets(&offsets).await.unwrap();
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        consumer.poll(Duration::from_millis(20)).await.unwrap();
+    }
+    assert_eq!(log.lock().committed.last(), Some(&2));
+    drop(consumer);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Consumer, Event,
+    Consumer,
     partition::{PartitionState, Phase, Position},
     record::ConsumerError,
 };
@@ -111,15 +111,27 @@ impl Consumer {
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<(), ConsumerError> {
         let deadline = Instant::now() + self.config.client.request_timeout;
+        self.end_background_commit().await;
         commit(self.coordinator()?, &self.committer()?, offsets, deadline).await
     }
 
     pub(super) async fn commit_until(&mut self, deadline: Instant) -> Result<(), ConsumerError> {
+        self.end_background_commit().await;
         let offsets = self.positions();
         if offsets.is_empty() {
             return Ok(());
         }
         commit(self.coordinator()?, &self.committer()?, &offsets, deadline).await
+    }
+
+    /// An automatic commit that is still retried must not come after a newer one.
+    async fn end_background_commit(&mut self) {
+        if let Some(task) = &mut self.committing {
+            task.abort();
+            // Aborted or finished: either way it sends nothing more.
+            let _ = task.await;
+        }
+        self.committing = None;
     }
 
     fn coordinator(&self) -> Result<&Coordinator, ConsumerError> {
@@ -163,10 +175,14 @@ impl Consumer {
         let is_member = self.membership.as_ref().is_none_or(|membership| {
             membership.stage == super::membership::Stage::Member && membership.leaving.is_empty()
         });
-        if now < due || self.is_committing || !is_member {
+        if now < due || !is_member {
             return;
         }
         self.next_auto_commit = Some(now + every);
+        let is_under_way = self.committing.as_ref();
+        if is_under_way.is_some_and(|task| !task.is_finished()) {
+            return;
+        }
         let offsets = self.positions();
         if offsets.is_empty() {
             return;
@@ -175,11 +191,12 @@ impl Consumer {
             return;
         };
         let deadline = now + self.config.client.request_timeout;
-        self.is_committing = true;
-        self.spawn(|report| async move {
-            let result = commit(&coordinator, &committer, &offsets, deadline).await;
-            let _ = report.send(Event::Committed(result)).await;
+        let task = self.spawn_silent(async move {
+            if let Err(error) = commit(&coordinator, &committer, &offsets, deadline).await {
+                tracing::debug!(%error, "automatic commit failed");
+            }
         });
+        self.committing = Some(task);
     }
 
     /// What the group has committed; partitions without an offset are left out.
