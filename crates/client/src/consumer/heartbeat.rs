@@ -74,8 +74,39 @@ pub(super) struct Rhythm {
     pub(super) max_poll_interval: Duration,
 }
 
+/// A heart that does not beat yet: it starts as soon as a round has ended, long before the user may
+/// poll again.
+pub(super) struct Heart {
+    pub(super) coordinator: Coordinator,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) rhythm: Rhythm,
+    pub(super) instance_id: Option<String>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Heart {
+    /// Beats from now on for this generation.
+    pub(super) fn start(self, member_id: String, generation_id: i32) {
+        // What was said of the last generation counts no longer.
+        self.pulse.set(Verdict::Member);
+        let member = Committer {
+            generation_id,
+            member_id,
+            instance_id: self.instance_id,
+        };
+        let tasks = self.coordinator.cluster().tasks().clone();
+        tasks.spawn(beat(
+            self.coordinator,
+            member,
+            self.pulse,
+            self.rhythm,
+            self.stop,
+        ));
+    }
+}
+
 /// Beats until told to stop, or until there is nothing left to keep alive.
-pub(super) async fn beat(
+async fn beat(
     coordinator: Coordinator,
     member: Committer,
     pulse: Arc<Pulse>,

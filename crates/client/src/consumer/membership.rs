@@ -15,7 +15,7 @@ use ottla_wire::{
 use super::{
     assignor::Counts,
     config::ConsumerConfig,
-    heartbeat::{self, Pulse, Rhythm, Verdict},
+    heartbeat::{Heart, Pulse, Rhythm, Verdict},
     join::{Joined, Terms},
 };
 use crate::{
@@ -104,25 +104,27 @@ impl Membership {
         }
     }
 
-    /// A round has ended well: the heart beats for the new generation.
-    pub(super) fn enter(&mut self, joined: &Joined) {
+    /// A heart for the generation that the round ahead ends in; the old one stops.
+    pub(super) fn new_heart(&mut self) -> Heart {
         self.stop_heart();
+        let stop = self.coordinator.cluster().shutdown().child_token();
+        self.heart = Some(stop.clone());
+        Heart {
+            coordinator: self.coordinator.clone(),
+            pulse: Arc::clone(&self.pulse),
+            rhythm: self.rhythm,
+            instance_id: self.terms.instance_id.clone(),
+            stop,
+        }
+    }
+
+    /// A round has ended well; the heart beats for the new generation already.
+    pub(super) fn enter(&mut self, joined: &Joined) {
         self.stage = Stage::Member;
         self.generation = joined.generation;
         self.led_with.clone_from(&joined.led_with);
         self.backoff.reset();
         self.not_before = None;
-        self.pulse.set(Verdict::Member);
-        let stop = self.coordinator.cluster().shutdown().child_token();
-        self.heart = Some(stop.clone());
-        let beating = heartbeat::beat(
-            self.coordinator.clone(),
-            self.committer(),
-            Arc::clone(&self.pulse),
-            self.rhythm,
-            stop,
-        );
-        self.coordinator.cluster().tasks().spawn(beating);
     }
 
     /// Out of the group; `forget_name` if the coordinator no longer knows this member.

@@ -123,7 +123,7 @@ impl Consumer {
             return;
         }
         membership.stage = Stage::Joining;
-        membership.stop_heart();
+        let heart = membership.new_heart();
         let round = join::join(
             membership.coordinator.clone(),
             membership.terms.clone(),
@@ -134,6 +134,9 @@ impl Consumer {
         let subscription = self.subscription_number;
         self.spawn(|report| async move {
             let (member_id, result) = round.await;
+            if let Ok(joined) = &result {
+                heart.start(member_id.clone(), joined.generation);
+            }
             let event = Event::Joined {
                 subscription,
                 member_id,

@@ -1,0 +1,119 @@
+//! The consumer's membership against a coordinator that follows a script.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "support/fake_broker.rs"]
+mod fake_broker;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fake_broker::{FakeCluster, Handler, Model, Reply, TOPIC, answer, node_id};
+use ottla_client::{ClientConfig, Consumer, ConsumerConfig};
+use ottla_wire::{
+    Api, RequestHeader, StrBytes,
+    messages::{
+        FindCoordinatorResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
+        SyncGroupResponse, find_coordinator_response::Coordinator,
+    },
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// An assignment of nothing: version, topics, user data.
+const NOTHING: &[u8] = &[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+
+/// A group whose other members lead it.
+#[derive(Default)]
+struct Group {
+    coordinator: usize,
+    /// Brokers that were asked to join.
+    joins: Vec<usize>,
+    heartbeats: usize,
+}
+
+async fn start(group: Group) -> (FakeCluster, Arc<Mutex<Group>>) {
+    let cluster = FakeCluster::start(2).await;
+    let group = Arc::new(Mutex::new(group));
+    let served = Arc::clone(&group);
+    let handler: Handler =
+        Box::new(move |model, broker, header, _| served.lock().handle(model, broker, header));
+    cluster.model.lock().handler = Some(handler);
+    (cluster, group)
+}
+
+impl Group {
+    fn handle(&mut self, model: &Model, broker: usize, header: &RequestHeader) -> Reply {
+        match header.api {
+            Api::FindCoordinator => self.find_coordinator(model, header),
+            Api::JoinGroup => self.join(broker, header),
+            Api::SyncGroup => {
+                let assignment = Bytes::from_static(NOTHING);
+                answer(
+                    header,
+                    &SyncGroupResponse::default().with_assignment(assignment),
+                )
+            }
+            Api::Heartbeat => {
+                self.heartbeats += 1;
+                answer(header, &HeartbeatResponse::default())
+            }
+            Api::LeaveGroup => answer(header, &LeaveGroupResponse::default()),
+            other => panic!("{other:?} is not expected"),
+        }
+    }
+
+    fn find_coordinator(&self, model: &Model, header: &RequestHeader) -> Reply {
+        let (host, port) = &model.addresses[self.coordinator];
+        let row = Coordinator::default()
+            .with_node_id(node_id(self.coordinator).into())
+            .with_host(StrBytes::from_string(host.clone()))
+            .with_port((*port).into());
+        answer(
+            header,
+            &FindCoordinatorResponse::default().with_coordinators(vec![row]),
+        )
+    }
+
+    fn join(&mut self, broker: usize, header: &RequestHeader) -> Reply {
+        self.joins.push(broker);
+        let mut response = JoinGroupResponse::default();
+        response.generation_id = 1;
+        response.protocol_type = Some(StrBytes::from_static_str("consumer"));
+        response.protocol_name = Some(StrBytes::from_static_str("range"));
+        response.leader = StrBytes::from_static_str("another");
+        response.member_id = StrBytes::from_static_str("member");
+        answer(header, &response)
+    }
+}
+
+fn config(cluster: &FakeCluster) -> ConsumerConfig {
+    let mut config = ConsumerConfig::new(ClientConfig::new(cluster.bootstrap())).group("g");
+    config.heartbeat_interval = Duration::from_millis(50);
+    config.client.stall_probe_after = Duration::from_millis(100);
+    config
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_kept_alive_before_the_poll_after_its_join() {
+    let (cluster, group) = start(Group::default()).await;
+    let mut consumer = Consumer::new(config(&cluster)).unwrap();
+    consumer.subscribe([TOPIC]).await.unwrap();
+    consumer.poll(Duration::ZERO).await.unwrap();
+    // Nobody polls: the round ends, and the heart beats all the same.
+    until("two heartbeats", || group.lock().heartbeats >= 2).await;
+    assert_eq!(group.lock().joins, [0]);
+    consumer.close(Duration::from_secs(5)).await;
+}
