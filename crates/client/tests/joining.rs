@@ -34,6 +34,8 @@ struct Group {
     /// Brokers that were asked to join.
     joins: Vec<usize>,
     heartbeats: usize,
+    /// The first join is never answered, and the next broker coordinates from then on.
+    hangs_and_moves: bool,
 }
 
 async fn start(group: Group) -> (FakeCluster, Arc<Mutex<Group>>) {
@@ -81,6 +83,10 @@ impl Group {
 
     fn join(&mut self, broker: usize, header: &RequestHeader) -> Reply {
         self.joins.push(broker);
+        if std::mem::take(&mut self.hangs_and_moves) {
+            self.coordinator += 1;
+            return Reply::Hang;
+        }
         let mut response = JoinGroupResponse::default();
         response.generation_id = 1;
         response.protocol_type = Some(StrBytes::from_static_str("consumer"));
@@ -115,5 +121,23 @@ async fn a_member_is_kept_alive_before_the_poll_after_its_join() {
     // Nobody polls: the round ends, and the heart beats all the same.
     until("two heartbeats", || group.lock().heartbeats >= 2).await;
     assert_eq!(group.lock().joins, [0]);
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_replaced_during_a_join_is_given_up() {
+    let (cluster, group) = start(Group {
+        hangs_and_moves: true,
+        ..Group::default()
+    })
+    .await;
+    let mut consumer = Consumer::new(config(&cluster)).unwrap();
+    consumer.subscribe([TOPIC]).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while group.lock().heartbeats == 0 {
+        assert!(Instant::now() < deadline, "{:?}", group.lock().joins);
+        consumer.poll(Duration::from_millis(20)).await.unwrap();
+    }
+    assert_eq!(group.lock().joins, [0, 1]);
     consumer.close(Duration::from_secs(5)).await;
 }

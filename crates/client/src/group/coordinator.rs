@@ -1,6 +1,6 @@
 //! The broker that serves one group: found, remembered, and found again when it has moved.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -66,21 +66,55 @@ impl Coordinator {
     }
 
     /// One attempt that may take as long as a round of the group: an answer is waited for until
-    /// `deadline`, beyond the usual time for a request.
+    /// `deadline`, beyond the usual time for a request, as long as this is the coordinator. One that
+    /// was replaced may never answer: it is given up.
     pub(crate) async fn call_join<R: Request>(
         &self,
         deadline: Instant,
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, GroupError> {
         let broker = self.find(deadline).await?;
-        let result = self
+        let address = self
             .cluster
-            .call_long(broker, Lane::Group, deadline, build)
-            .await;
+            .metadata()
+            .brokers
+            .get(&broker)
+            .map(Node::address);
+        let call = self.cluster.call_long(broker, Lane::Group, deadline, build);
+        let result = tokio::select! {
+            biased;
+            result = call => result,
+            () = self.replaced(broker, deadline) => {
+                let reason = "another broker coordinates the group now";
+                let address = address.unwrap_or_default();
+                self.cluster.disconnect(&address, Lane::Group, reason);
+                let reason = reason.to_owned();
+                Err(RequestError::Disconnected { address, reason })
+            }
+        };
         result.map_err(|error| {
             self.forget();
             GroupError::Request(error)
         })
+    }
+
+    /// Ends when the brokers name another coordinator than this one, asked now and then.
+    async fn replaced(&self, broker: BrokerId, deadline: Instant) {
+        loop {
+            tokio::time::sleep(self.cluster.config().stall_probe_after).await;
+            match self.ask(deadline).await {
+                Ok(node) if node.id != broker => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let group = self.group();
+                    tracing::debug!(
+                        group,
+                        ?error,
+                        "whether the coordinator is another is not known"
+                    );
+                }
+            }
+        }
     }
 
     /// Attempts until `deadline`. `error_of` finds the error that concerns the whole request.
@@ -94,7 +128,9 @@ impl Coordinator {
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         loop {
-            let last = match self.call_once(lane, deadline, &build).await {
+            // A silent coordinator must not take up all of the time.
+            let attempt_by = deadline.min(Instant::now() + ATTEMPT_MAX);
+            let last = match self.call_once(lane, attempt_by, &build).await {
                 Ok(response) => match error_of(&response) {
                     ErrorCode::None => return Ok(response),
                     error if error.is_retriable() => {
@@ -105,7 +141,14 @@ impl Coordinator {
                     }
                     error => return Err(GroupError::Refused(error)),
                 },
-                Err(GroupError::Request(error)) if error.is_retriable() => error.to_string(),
+                Err(GroupError::NotInTime(last)) => {
+                    last.unwrap_or_else(|| RequestError::NotSentInTime.to_string())
+                }
+                Err(GroupError::Request(error))
+                    if error.is_retriable() || matches!(error, RequestError::NotSentInTime) =>
+                {
+                    error.to_string()
+                }
                 Err(error) => return Err(error),
             };
             let pause = Instant::now() + backoff.next();
@@ -127,30 +170,19 @@ impl Coordinator {
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         loop {
-            let group = Arc::clone(&self.group);
-            let build = move |version: i16| {
-                let mut request = FindCoordinatorRequest::default();
-                if version >= 4 {
-                    request.coordinator_keys = vec![text(&group)];
-                } else {
-                    request.key = text(&group);
+            let last = match self.ask(deadline).await {
+                Ok(node) => {
+                    let id = node.id;
+                    self.cluster.learn_node(node);
+                    *self.known.lock() = Some(id);
+                    return Ok(id);
                 }
-                request
-            };
-            let last = match self.cluster.call_any(deadline, build).await {
-                Ok(response) => match found(&response) {
-                    Ok(node) => {
-                        let id = node.id;
-                        self.cluster.learn_node(node);
-                        *self.known.lock() = Some(id);
-                        return Ok(id);
-                    }
-                    Err(error) if error.is_retriable() => error.to_string(),
-                    Err(error) => return Err(GroupError::Refused(error)),
-                },
-                Err(error) if error.is_retriable() => error.to_string(),
-                Err(RequestError::NotSentInTime) => return Err(GroupError::NotInTime(None)),
-                Err(error) => return Err(GroupError::Request(error)),
+                Err(GroupError::Refused(error)) if error.is_retriable() => error.to_string(),
+                Err(GroupError::Request(error)) if error.is_retriable() => error.to_string(),
+                Err(GroupError::Request(RequestError::NotSentInTime)) => {
+                    return Err(GroupError::NotInTime(None));
+                }
+                Err(error) => return Err(error),
             };
             let pause = Instant::now() + backoff.next();
             if pause >= deadline {
@@ -159,7 +191,27 @@ impl Coordinator {
             sleep_until(pause).await;
         }
     }
+
+    /// Who the coordinator is, in the words of whichever broker answers first.
+    async fn ask(&self, deadline: Instant) -> Result<Node, GroupError> {
+        let group = Arc::clone(&self.group);
+        let build = move |version: i16| {
+            let mut request = FindCoordinatorRequest::default();
+            if version >= 4 {
+                request.coordinator_keys = vec![text(&group)];
+            } else {
+                request.key = text(&group);
+            }
+            request
+        };
+        let response = self.cluster.call_any(deadline, build).await;
+        let response = response.map_err(GroupError::Request)?;
+        found(&response).map_err(GroupError::Refused)
+    }
 }
+
+/// One attempt with a coordinator that should answer at once ends after this long.
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
 /// Whether the error says that another broker serves the group now.
 pub(crate) const fn is_elsewhere(error: ErrorCode) -> bool {
