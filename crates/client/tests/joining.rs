@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fake_broker::{FakeCluster, Handler, Model, Reply, TOPIC, answer, node_id};
-use ottla_client::{ClientConfig, Consumer, ConsumerConfig};
+use ottla_client::{ClientConfig, Consumer, ConsumerConfig, ConsumerError, ErrorCode, GroupError};
 use ottla_wire::{
     Api, RequestHeader, StrBytes,
     messages::{
@@ -34,6 +34,9 @@ struct Group {
     /// Brokers that were asked to join.
     joins: Vec<usize>,
     heartbeats: usize,
+    leaves: usize,
+    /// Every join is refused: another process holds the instance id.
+    is_fencing: bool,
     /// The first join is never answered, and the next broker coordinates from then on.
     hangs_and_moves: bool,
 }
@@ -64,7 +67,10 @@ impl Group {
                 self.heartbeats += 1;
                 answer(header, &HeartbeatResponse::default())
             }
-            Api::LeaveGroup => answer(header, &LeaveGroupResponse::default()),
+            Api::LeaveGroup => {
+                self.leaves += 1;
+                answer(header, &LeaveGroupResponse::default())
+            }
             other => panic!("{other:?} is not expected"),
         }
     }
@@ -88,6 +94,9 @@ impl Group {
             return Reply::Hang;
         }
         let mut response = JoinGroupResponse::default();
+        if self.is_fencing {
+            response.error_code = ErrorCode::FencedInstanceId.code();
+        }
         response.generation_id = 1;
         response.protocol_type = Some(StrBytes::from_static_str("consumer"));
         response.protocol_name = Some(StrBytes::from_static_str("range"));
@@ -139,5 +148,45 @@ async fn a_coordinator_that_was_replaced_during_a_join_is_given_up() {
         consumer.poll(Duration::from_millis(20)).await.unwrap();
     }
     assert_eq!(group.lock().joins, [0, 1]);
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_round_that_outlives_its_subscription_ends_with_leaving() {
+    let (cluster, group) = start(Group::default()).await;
+    let mut consumer = Consumer::new(config(&cluster)).unwrap();
+    consumer.subscribe([TOPIC]).await.unwrap();
+    consumer.poll(Duration::ZERO).await.unwrap();
+    // The round has hardly begun.
+    assert_eq!(group.lock().joins, [0; 0]);
+    consumer.unsubscribe().await;
+    until("the member leaves", || group.lock().leaves == 1).await;
+    assert_eq!(group.lock().joins, [0]);
+    assert_eq!(group.lock().heartbeats, 0);
+    consumer.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_fenced_member_does_not_join_before_the_next_subscription() {
+    let (cluster, group) = start(Group {
+        is_fencing: true,
+        ..Group::default()
+    })
+    .await;
+    let mut config = config(&cluster);
+    config.group_instance_id = Some("one".to_owned());
+    let mut consumer = Consumer::new(config).unwrap();
+    for joins in 1..=2 {
+        consumer.subscribe([TOPIC]).await.unwrap();
+        let error = consumer.poll(Duration::from_secs(10)).await.unwrap_err();
+        let fenced = matches!(
+            error,
+            ConsumerError::Group(GroupError::Refused(ErrorCode::FencedInstanceId))
+        );
+        assert!(fenced, "{error:?}");
+        // Several times the pause before another attempt.
+        consumer.poll(Duration::from_millis(500)).await.unwrap();
+        assert_eq!(group.lock().joins.len(), joins);
+    }
     consumer.close(Duration::from_secs(5)).await;
 }

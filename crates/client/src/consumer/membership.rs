@@ -36,6 +36,8 @@ pub(super) enum Stage {
     Joining,
     /// In a generation.
     Member,
+    /// Another process holds the instance id: no join until the next subscription.
+    Fenced,
 }
 
 pub(super) struct Membership {

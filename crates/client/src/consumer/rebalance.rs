@@ -5,15 +5,20 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
+use ottla_wire::ErrorCode;
+
 use super::{
     Consumer, Event,
     heartbeat::Verdict,
     join::{self, JoinError, Joined},
-    membership::Stage,
+    membership::{self, Stage},
     partition::{PartitionState, Phase},
     record::{ConsumerError, RebalanceEvent},
 };
-use crate::{group::GroupError, metadata::TopicPartition};
+use crate::{
+    group::{Committer, GroupError},
+    metadata::TopicPartition,
+};
 
 impl Consumer {
     /// What was announced as revoked takes effect.
@@ -56,6 +61,7 @@ impl Consumer {
                 Verdict::Lost { forget_name } => self.lose(forget_name),
                 Verdict::Fenced(code) => {
                     self.lose(true);
+                    self.stop_joining_if_fenced(code);
                     return Err(GroupError::Refused(code).into());
                 }
             }
@@ -112,6 +118,15 @@ impl Consumer {
         }
     }
 
+    /// Joining on would take the instance id back and forth between two processes.
+    fn stop_joining_if_fenced(&mut self, code: ErrorCode) {
+        if let Some(membership) = &mut self.membership
+            && code == ErrorCode::FencedInstanceId
+        {
+            membership.stage = Stage::Fenced;
+        }
+    }
+
     fn join(&mut self, now: Instant) {
         let Some(membership) = &mut self.membership else {
             return;
@@ -132,8 +147,15 @@ impl Consumer {
             membership.generation,
         );
         let subscription = self.subscription_number;
+        let patience = self.config.client.request_timeout;
         self.spawn(|report| async move {
             let (member_id, result) = round.await;
+            if heart.stop.is_cancelled() {
+                // The subscription ended meanwhile: without this member the others need not wait.
+                let member = stale(member_id, heart.instance_id);
+                let deadline = Instant::now() + patience;
+                return membership::leave(&heart.coordinator, &member, deadline).await;
+            }
             if let Ok(joined) = &result {
                 heart.start(member_id.clone(), joined.generation);
             }
@@ -153,6 +175,14 @@ impl Consumer {
         result: Result<Joined, JoinError>,
     ) {
         if subscription != self.subscription_number {
+            // It ended after the round did; a member of that name may still be in the group.
+            if let Some(coordinator) = self.coordinator.clone() {
+                let member = stale(member_id, self.config.group_instance_id.clone());
+                let deadline = Instant::now() + self.config.client.request_timeout;
+                self.spawn_silent(async move {
+                    membership::leave(&coordinator, &member, deadline).await;
+                });
+            }
             return;
         }
         let Some(membership) = &mut self.membership else {
@@ -176,6 +206,10 @@ impl Consumer {
             }
             Err(JoinError::Fatal(error)) => {
                 pause(membership);
+                if let GroupError::Refused(code @ ErrorCode::FencedInstanceId) = error {
+                    self.lose(true);
+                    self.stop_joining_if_fenced(code);
+                }
                 self.errors.push_back(error.into());
             }
         }
@@ -206,6 +240,15 @@ impl Consumer {
         if !gone.is_empty() {
             self.announce_revoked(gone).await;
         }
+    }
+}
+
+/// A member whose round outlived its subscription.
+fn stale(member_id: String, instance_id: Option<String>) -> Committer {
+    Committer {
+        member_id,
+        instance_id,
+        ..Committer::outside()
     }
 }
 
