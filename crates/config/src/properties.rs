@@ -108,7 +108,7 @@ fn unescape(text: &str) -> Result<String, &'static str> {
     Ok(out)
 }
 
-/// `\uXXXX`, two of them for a character beyond 16 bits.
+/// A `\u` and four hexadecimal digits, two of these for a character beyond 16 bits.
 fn unicode(chars: &mut std::str::Chars<'_>) -> Result<char, &'static str> {
     const MALFORMED: &str = "a \\u escape needs four hexadecimal digits of a character";
     let first = code_unit(chars).ok_or(MALFORMED)?;
